@@ -1,0 +1,107 @@
+"""Checks of what a caller passed in; every error names the argument, its value and the rule.
+
+All functions return the checked value in its canonical type, so a caller writes
+``depth = require_integer("depth", depth, minimum=1)``.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def require_integer(name: str, value: object, *, minimum: int) -> int:
+    """Return `value` as an int, or raise if it is not an integer of at least `minimum`."""
+    rule = f"must be an integer >= {minimum}"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"`{name}` (={value!r}) {rule}.")
+    if value < minimum:
+        raise ValueError(f"`{name}` (={value}) {rule}.")
+    return int(value)
+
+
+def require_seed(value: object, *, name: str = "seed") -> int:
+    """Return a seed: an integer of at least 0."""
+    return require_integer(name, value, minimum=0)
+
+
+def require_real(
+    name: str,
+    value: object,
+    *,
+    minimum: float = -np.inf,
+    exclusive: bool = False,
+    maximum: float = np.inf,
+) -> float:
+    """Return `value` as a finite float inside the stated range.
+
+    `exclusive` leaves `minimum` itself out.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`{name}` (={value!r}) must be a real number.")
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"`{name}` (={number}) must be finite.")
+    if number < minimum or (exclusive and number == minimum):
+        sign = ">" if exclusive else ">="
+        raise ValueError(f"`{name}` (={number}) must be {sign} {minimum}.")
+    if number > maximum:
+        raise ValueError(f"`{name}` (={number}) must be <= {maximum}.")
+    return number
+
+
+def require_choice(name: str, value: object, choices: Iterable[str]) -> str:
+    """Return `value` if it is one of `choices`."""
+    allowed = tuple(choices)
+    if not isinstance(value, str):
+        raise TypeError(f"`{name}` (={value!r}) must be a string, one of {', '.join(allowed)}.")
+    if value not in allowed:
+        raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(allowed)}.")
+    return value
+
+
+def require_array(
+    name: str,
+    value: object,
+    *,
+    ndim: int | None = None,
+    shape: tuple[int | None, ...] | None = None,
+    finite: bool = True,
+) -> np.ndarray:
+    """Return `value` as a float64 array of the stated rank or shape (`None` matches any size)."""
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` (={value!r}) must be an array of real numbers.") from error
+    expected = ndim if shape is None else len(shape)
+    if expected is not None and array.ndim != expected:
+        raise ValueError(f"`{name}` (shape {array.shape}) must have {expected} dimension(s).")
+    if shape is not None:
+        agrees = all(
+            want is None or have == want for have, want in zip(array.shape, shape, strict=True)
+        )
+        if not agrees:
+            wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+            raise ValueError(f"`{name}` (shape {array.shape}) must have shape {wanted}.")
+    if array.size == 0:
+        raise ValueError(f"`{name}` (shape {array.shape}) must not be empty.")
+    if finite and not np.all(np.isfinite(array)):
+        first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"`{name}` (={array[first]} at index {first}) must be finite everywhere.")
+    return array
+
+
+def require_labels(name: str, value: object, *, count: int, classes: int) -> np.ndarray:
+    """Return integer class labels of shape (count,), each in 0..classes-1."""
+    labels = np.asarray(value)
+    if labels.shape != (count,):
+        raise ValueError(f"`{name}` (shape {labels.shape}) must have shape ({count},).")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(f"`{name}` (dtype {labels.dtype}) must hold integer class labels.")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"`{name}` (values {labels.min()} to {labels.max()}) must lie in 0..{classes - 1}."
+        )
+    return labels.astype(np.int64)

@@ -1,0 +1,106 @@
+r"""Activation functions with their derivatives and the suprema of their slopes.
+
+The supremum $\gamma = \sup_z |f'(z)|$ is what enters the bound
+$\|dh_L/dh_1\| \le \gamma^{L-1} \prod_{l=2}^{L} \|W_l\|$ (see `course_lib.theory`).
+All functions take and return float64 arrays of any shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from course_lib._validation import require_choice
+
+ArrayFunction = Callable[[np.ndarray], np.ndarray]
+
+LEAKY_SLOPE = 0.01
+"""Slope of leaky ReLU for negative inputs (PyTorch's default; Keras's own default is 0.3)."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise activation: `function`, `derivative` and `supremum` of |derivative|.
+
+    Where a derivative does not exist (the kink of ReLU at 0), `derivative` follows PyTorch
+    and TensorFlow. `saturates` is true if the derivative tends to 0 in both directions.
+    """
+
+    name: str
+    function: ArrayFunction
+    derivative: ArrayFunction
+    supremum: float
+    saturates: bool
+
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-z)), written with tanh so that no exponential overflows."""
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64)))
+
+
+def _half_logistic(z: np.ndarray) -> np.ndarray:
+    """Return exp(-|z|) / (1 + exp(-|z|))^2 = s(z) (1 - s(z)), without cancellation."""
+    decay = np.exp(-np.abs(z))
+    return decay / (1.0 + decay) ** 2
+
+
+def _normal_cdf(z: np.ndarray) -> np.ndarray:
+    from scipy.special import ndtr  # imported here: it costs more than all of NumPy
+
+    return ndtr(z)
+
+
+def _normal_pdf(z: np.ndarray) -> np.ndarray:
+    return np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
+
+
+def _elu(z: np.ndarray) -> np.ndarray:
+    return np.where(z > 0, z, np.expm1(np.minimum(z, 0.0)))
+
+
+def _silu_derivative(z: np.ndarray) -> np.ndarray:
+    return sigmoid(z) + z * _half_logistic(z)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    a.name: a
+    for a in (
+        Activation("linear", lambda z: z + 0.0, np.ones_like, 1.0, False),
+        Activation("sigmoid", sigmoid, _half_logistic, 0.25, True),
+        Activation("tanh", np.tanh, lambda z: 4.0 * _half_logistic(2.0 * z), 1.0, True),
+        Activation(
+            "relu", lambda z: np.maximum(z, 0.0), lambda z: (z > 0).astype(np.float64), 1.0, False
+        ),
+        Activation(
+            "leaky_relu",
+            lambda z: np.where(z > 0, z, LEAKY_SLOPE * z),
+            lambda z: np.where(z > 0, 1.0, LEAKY_SLOPE),
+            1.0,
+            False,
+        ),
+        Activation("elu", _elu, lambda z: np.exp(np.minimum(z, 0.0)), 1.0, False),
+        Activation(
+            "gelu",
+            lambda z: z * _normal_cdf(z),
+            lambda z: _normal_cdf(z) + z * _normal_pdf(z),
+            1.1289041789,  # at z = sqrt(2): Phi(sqrt 2) + sqrt(2) phi(sqrt 2)
+            False,
+        ),
+        Activation(
+            "silu",
+            lambda z: z * sigmoid(z),
+            _silu_derivative,
+            1.0998393195,  # at z = 2.3994, the root of 2 s'(z) + z s''(z) = 0
+            False,
+        ),
+        Activation("softplus", lambda z: np.logaddexp(0.0, z), sigmoid, 1.0, False),
+    )
+}
+"""Every activation the course knows, by the name both frameworks use."""
+
+
+def get_activation(name: str) -> Activation:
+    """Return the activation called `name`; raise ValueError naming the known ones otherwise."""
+    return ACTIVATIONS[require_choice("activation", name, ACTIVATIONS)]
