@@ -72,6 +72,8 @@ def require_array(
 ) -> np.ndarray:
     """Return `value` as a float64 array of the stated rank or shape (`None` matches any size)."""
     try:
+        if np.iscomplexobj(value):
+            raise TypeError("complex numbers are not real")
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"`{name}` (={value!r}) must be an array of real numbers.") from error
@@ -83,7 +85,8 @@ def require_array(
             want is None or have == want for have, want in zip(array.shape, shape, strict=True)
         )
         if not agrees:
-            wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+            wanted = ", ".join("any" if s is None else str(s) for s in shape)
+            wanted = f"({wanted},)" if len(shape) == 1 else f"({wanted})"
             raise ValueError(f"`{name}` (shape {array.shape}) must have shape {wanted}.")
     if array.size == 0:
         raise ValueError(f"`{name}` (shape {array.shape}) must not be empty.")

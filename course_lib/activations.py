@@ -17,7 +17,7 @@ from course_lib._validation import require_choice
 ArrayFunction = Callable[[np.ndarray], np.ndarray]
 
 LEAKY_SLOPE = 0.01
-"""Slope of leaky ReLU for negative inputs (PyTorch's default; Keras's own default is 0.3)."""
+"""Slope of leaky ReLU for negative inputs (PyTorch's default; Keras's are 0.3 and 0.2)."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class Activation:
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(-z)), written with tanh so that no exponential overflows."""
-    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64)))
+    """Return 1 / (1 + exp(-z)), exact to the last digits in both tails; nothing overflows."""
+    z = np.asarray(z, dtype=np.float64)
+    decay = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1.0, decay) / (1.0 + decay)
 
 
 def _half_logistic(z: np.ndarray) -> np.ndarray:
@@ -85,7 +87,7 @@ ACTIVATIONS: dict[str, Activation] = {
             "gelu",
             lambda z: z * _normal_cdf(z),
             lambda z: _normal_cdf(z) + z * _normal_pdf(z),
-            1.1289041789,  # at z = sqrt(2): Phi(sqrt 2) + sqrt(2) phi(sqrt 2)
+            1.1289041452,  # at z = sqrt(2): Phi(sqrt 2) + sqrt(2) phi(sqrt 2)
             False,
         ),
         Activation(

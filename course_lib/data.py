@@ -40,6 +40,8 @@ def load_digits_split(*, seed: int, test_fraction: float = 0.25) -> DigitsSplit:
     x, y = load_digits(return_X_y=True)
     order = rng.permutation(len(y))
     count = round(len(y) * (1.0 - test_fraction))
+    if not 0 < count < len(y):
+        raise ValueError(f"`test_fraction` (={test_fraction}) must leave both parts nonempty.")
     x, y = x[order].astype(np.float64), y[order].astype(np.int64)
     mean, scale = x[:count].mean(), x[:count].std()
     x = (x - mean) / scale
@@ -56,7 +58,7 @@ def gaussian_batch(count: int, n_in: int, *, seed: int) -> np.ndarray:
 def draw_batches(
     count: int, *, batch_size: int | None, steps: int, seed: int | None
 ) -> Iterator[np.ndarray]:
-    """Yield `steps` index arrays into 0..count-1; every epoch is a fresh shuffle.
+    """Return an iterator over `steps` index arrays into 0..count-1; every epoch is a fresh shuffle.
 
     Drawn in NumPy, so that all frameworks train on the same batches in the same order.
     With `batch_size=None` every step gets all indices in order, and no seed is needed. An
@@ -64,14 +66,19 @@ def draw_batches(
     """
     count = require_integer("count", count, minimum=1)
     steps = require_integer("steps", steps, minimum=0)
+    if seed is not None or batch_size is not None:
+        seed = require_seed(seed)
     if batch_size is None:
-        for _ in range(steps):
-            yield np.arange(count)
-        return
+        return (np.arange(count) for _ in range(steps))
     batch_size = require_integer("batch_size", batch_size, minimum=1)
     if batch_size > count:
         raise ValueError(f"`batch_size` (={batch_size}) must be at most {count}, the data's size.")
-    rng = np.random.default_rng(require_seed(seed))
+    return _shuffled_batches(count, batch_size, steps, np.random.default_rng(seed))
+
+
+def _shuffled_batches(
+    count: int, batch_size: int, steps: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
     order, used = rng.permutation(count), 0
     for _ in range(steps):
         if used + batch_size > count:

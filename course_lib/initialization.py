@@ -27,12 +27,20 @@ import numpy as np
 from course_lib._validation import require_choice, require_integer, require_real
 
 
+def _require_generator(rng: object) -> None:
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"`rng` (={rng!r}) must be a numpy.random.Generator.")
+
+
 def orthogonal_matrix(rows: int, columns: int, *, rng: np.random.Generator) -> np.ndarray:
     """Return a (rows, columns) matrix whose singular values are all exactly 1.
 
     The QR decomposition of a Gaussian matrix, with the signs of R's diagonal absorbed: without
     them the law would not be uniform over the orthogonal group (mezzadri2007).
     """
+    rows = require_integer("rows", rows, minimum=1)
+    columns = require_integer("columns", columns, minimum=1)
+    _require_generator(rng)
     gaussian = rng.standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(gaussian)
     q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
@@ -75,6 +83,5 @@ def draw_matrix(
     fan_in = require_integer("fan_in", fan_in, minimum=1)
     fan_out = require_integer("fan_out", fan_out, minimum=1)
     gain = require_real("gain", gain, minimum=0.0)
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"`rng` (={rng!r}) must be a numpy.random.Generator.")
+    _require_generator(rng)
     return gain * INITIALIZERS[init](fan_out, fan_in, rng)

@@ -23,7 +23,7 @@ def _norms(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 def decades(first: float, last: float) -> float:
     """Return log10(last / first): how many powers of ten `last` lies above `first`."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.log10(last) - np.log10(first))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -92,6 +93,8 @@ class MLPWeights:
     biases: Sequence[np.ndarray] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.matrices, Sequence | np.ndarray):
+            raise TypeError(f"`matrices` (a {type(self.matrices).__name__}) must be a sequence.")
         matrices = tuple(
             _read_only(f"matrices[{k}]", w, 2) for k, w in enumerate(self.matrices)
         )
@@ -154,7 +157,7 @@ def draw_weights(spec: NetworkSpec, *, seed: int) -> MLPWeights:
     sizes = spec.layer_sizes
     matrices = [
         draw_matrix(spec.init, fan_in=n_in, fan_out=n_out, gain=spec.gain, rng=rng)
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+        for n_in, n_out in pairwise(sizes)
     ]
     return MLPWeights(matrices, [np.full(n, spec.bias) for n in sizes[1:]])
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from course_lib._validation import require_array, require_integer, require_real
+from course_lib._validation import require_array, require_choice, require_integer, require_real
 from course_lib.activations import get_activation
 from course_lib.results import decades, format_number
 from course_lib.specs import MLPWeights
 
+FLOAT_TYPES = ("float16", "float32", "float64")
 
 def spectral_bound(weights: MLPWeights, activation: str) -> float:
     r"""Return $\gamma^{L-1} \prod_{l=2}^{L} \|W_l\|$, a bound on $\|\partial h_L/\partial h_1\|$.
@@ -32,10 +33,73 @@ def power_chain(factor: float, depth: int, *, dtype: str = "float64") -> np.ndar
     """
     factor = require_real("factor", factor)
     depth = require_integer("depth", depth, minimum=1)
-    if dtype not in ("float16", "float32", "float64"):
-        raise ValueError(f"`dtype` (={dtype!r}) must be one of float16, float32, float64.")
+    require_choice("dtype", dtype, FLOAT_TYPES)
     with np.errstate(over="ignore", under="ignore"):
         return np.multiply.accumulate(np.full(depth, factor, dtype=dtype))
+
+
+@dataclass(frozen=True)
+class ChainLimits:
+    """The depths at which a chain of equal factors leaves the range of a floating-point type.
+
+    Fields:
+        factor: the factor per layer, > 0.
+        dtype: "float16", "float32" or "float64".
+        first_subnormal: the first depth whose power is subnormal (stored with fewer digits).
+        first_zero: the first depth whose power is stored as 0.
+        first_infinite: the first depth whose power is stored as inf.
+
+    Each is None if it never happens: rounding keeps 0.9 times the smallest number at that number.
+    """
+
+    factor: float
+    dtype: str
+    first_subnormal: int | None
+    first_zero: int | None
+    first_infinite: int | None
+
+    def describe(self) -> str:
+        """Say where the chain leaves the range."""
+        head = f"{self.dtype}, factor {self.factor:g}: "
+        if self.factor > 1.0:
+            return f"{head}infinite from {self.first_infinite} layers on."
+        parts = []
+        if self.first_subnormal is not None:
+            parts.append(f"subnormal from {self.first_subnormal} layers on")
+        zero = self.first_zero
+        parts.append("never zero" if zero is None else f"zero from {zero} layers on")
+        return f"{head}{', '.join(parts)}."
+
+
+def chain_limits(factor: float, *, dtype: str = "float32") -> ChainLimits:
+    """Return the depths at which `power_chain(factor, ...)` underflows or overflows in `dtype`.
+
+    Arguments:
+        factor: > 0, and at least 0.01 away from 1, where a chain leaves the range late or never.
+        dtype: "float16", "float32" or "float64".
+
+    Source: ieee754 (gradual underflow, rounding to nearest), higham2002.
+    """
+    factor = require_real("factor", factor, minimum=0.0, exclusive=True)
+    if abs(factor - 1.0) < 0.01:
+        raise ValueError(f"`factor` (={factor}) must differ from 1 by at least 0.01.")
+    require_choice("dtype", dtype, FLOAT_TYPES)
+    limits = np.finfo(dtype)
+    edge = limits.smallest_subnormal if factor < 1.0 else limits.max
+    # Two rounds beyond the exact crossing: rounding can delay it, but not by so much.
+    depth = 2 * int(np.ceil(np.log(float(edge)) / np.log(factor))) + 2
+    chain = power_chain(factor, depth, dtype=dtype)
+
+    def first(where: np.ndarray) -> int | None:
+        return int(np.argmax(where)) + 1 if where.any() else None
+
+    return ChainLimits(
+        factor,
+        dtype,
+        first_subnormal=first((chain > 0.0) & (chain < limits.smallest_normal)),
+        first_zero=first(chain == 0.0),
+        first_infinite=first(np.isinf(chain)),
+    )
 
 
 @dataclass(frozen=True)
@@ -70,7 +134,7 @@ def mean_field_rate(
 ) -> MeanFieldRate:
     r"""Return the gradient's factor per layer in a wide random network, by mean-field theory.
 
-    Expectations over a standard normal are taken with 200-point Gauss-Hermite quadrature; the
+    Expectations over a standard normal are taken with the midpoint rule at 18,000 nodes; the
     fixed point is found by iteration from $q = 1$. Raises ValueError if $q$ does not settle, as
     for ReLU above He's scale, where it grows without bound.
 
@@ -80,20 +144,25 @@ def mean_field_rate(
     weight_scale = require_real("weight_scale", weight_scale, minimum=0.0)
     bias_scale = require_real("bias_scale", bias_scale, minimum=0.0)
     iterations = require_integer("iterations", iterations, minimum=1)
-    nodes, masses = np.polynomial.hermite_e.hermegauss(200)  # even: no node on the kink of ReLU
+    # Gauss-Hermite nodes would lie too far apart for a saturated sigmoid, whose slope is a narrow
+    # peak of width 1/sqrt(q); and no node may lie on the kink of ReLU.
+    nodes = 1e-3 * (np.arange(-9000, 9000) + 0.5)
+    masses = np.exp(-0.5 * nodes**2)
     masses = masses / masses.sum()
     q, previous = 1.0, np.inf
     for _ in range(iterations):
         previous = q
         q = weight_scale**2 * float(masses @ f.function(np.sqrt(q) * nodes) ** 2) + bias_scale**2
-        if not np.isfinite(q) or q > 1e12:
+        if not np.isfinite(q) or q > 1e12 or abs(q - previous) <= 1e-14 * (1.0 + q):
             break
     if not abs(q - previous) <= 1e-6 * (1.0 + q):
         raise ValueError(
             f"`weight_scale` (={weight_scale}) must let the preactivation variance settle for "
             f"{activation}; after {iterations} iterations it is still moving."
         )
-    chi = weight_scale**2 * float(masses @ f.derivative(np.sqrt(q) * nodes) ** 2)
+    # A variance that underflows to 0 would put every node on the kink of ReLU.
+    spread = np.sqrt(max(q, 1e-300))
+    chi = weight_scale**2 * float(masses @ f.derivative(spread * nodes) ** 2)
     return MeanFieldRate(activation, weight_scale, q, float(np.sqrt(chi)))
 
 

@@ -34,6 +34,13 @@ class MLP:
     biases: list[np.ndarray] = field(repr=False)
     activations: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        depth = MLPWeights(self.matrices, self.biases).depth  # raises where shapes do not chain
+        if len(self.activations) != depth:
+            raise ValueError(f"`activations` (={self.activations}) must have {depth} entries.")
+        for name in self.activations:
+            get_activation(name)
+
     @property
     def layer_sizes(self) -> tuple[int, ...]:
         """The sizes $(n_0, n_1, ..., n_L)$."""
@@ -77,6 +84,12 @@ def build_mlp(spec: NetworkSpec, weights: MLPWeights, *, dtype: str = "float64")
     )
 
 
+def require_mlp(model: object) -> None:
+    """Raise TypeError unless `model` is an MLP."""
+    if not isinstance(model, MLP):
+        raise TypeError(f"`model` (a {type(model).__name__}) must be a course_lib.reference.MLP.")
+
+
 def backward(
     model: MLP, passed: ForwardPass, output_grad: np.ndarray
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
@@ -85,7 +98,9 @@ def backward(
     Returns three lists for l = 1..L: the gradients with respect to $W_l$ (n_l, n_{l-1}),
     $b_l$ (n_l,) and $h_l$ (n, n_l).
     """
-    h_grad = require_array("output_grad", output_grad, shape=passed.activations[-1].shape)
+    shape = passed.activations[-1].shape
+    # A pass that overflowed has gradients all the same: inf and NaN, as in both frameworks.
+    h_grad = require_array("output_grad", output_grad, shape=shape, finite=False)
     weight_grads, bias_grads, activation_grads = [], [], []
     for k in reversed(range(len(model.matrices))):
         activation_grads.append(h_grad)
@@ -107,6 +122,7 @@ def gradient_flow(
         y: the loss's targets; see `course_lib.losses`.
         loss: "mean_squared_error", "cross_entropy" or "mean_output".
     """
+    require_mlp(model)
     sizes = model.layer_sizes
     x, y = check_batch(x, y, loss=loss, n_in=sizes[0], n_out=sizes[-1])
     passed = model.forward(x)
@@ -125,6 +141,7 @@ def gradient_flow(
 
 def layer_jacobians(model: MLP, x: np.ndarray) -> LayerJacobians:
     r"""Return $J_l = \mathrm{diag}(f'(z_l))\, W_l$ for l = 1..L at one input x of shape (n_0,)."""
+    require_mlp(model)
     x = require_array("x", x, shape=(model.layer_sizes[0],))
     passed = model.forward(x[None, :])
     jacobians = tuple(
@@ -138,6 +155,7 @@ def layer_jacobians(model: MLP, x: np.ndarray) -> LayerJacobians:
 
 def accuracy(model: MLP, x: np.ndarray, y: np.ndarray) -> float:
     """Return the fraction of rows of `x` whose largest output is at the label `y`."""
+    require_mlp(model)
     outputs = model(x)
     labels = require_labels("y", y, count=len(outputs), classes=outputs.shape[1])
     return float(np.mean(outputs.argmax(axis=1) == labels))

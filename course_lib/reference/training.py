@@ -8,7 +8,7 @@ from course_lib._validation import require_real
 from course_lib.data import draw_batches
 from course_lib.losses import check_batch
 from course_lib.recording import RunRecorder, check_training
-from course_lib.reference.mlp import MLP, gradient_flow
+from course_lib.reference.mlp import MLP, gradient_flow, require_mlp
 from course_lib.results import TrainingRun
 
 
@@ -92,6 +92,8 @@ def train(
     learning_rate, steps, record_every = check_training(
         optimizer=optimizer, learning_rate=learning_rate, steps=steps, record_every=record_every
     )
+    epsilon = require_real("epsilon", epsilon, minimum=0.0, exclusive=True)
+    require_mlp(model)
     sizes = model.layer_sizes
     x, y = check_batch(x, y, loss=loss, n_in=sizes[0], n_out=sizes[-1])
     if optimizer == "adam":
