@@ -1,0 +1,129 @@
+// All the behavior of the book's pages. Every page is complete without it.
+"use strict";
+
+const root = document.documentElement;
+const remember = (key, value) => {
+  try { localStorage.setItem(key, value); } catch (error) { /* private mode: not remembered */ }
+};
+
+// Light and dark ------------------------------------------------------------------------------
+const modeButton = document.querySelector(".mode-button");
+const showMode = (mode) => {
+  root.dataset.mode = mode;
+  modeButton.setAttribute("aria-pressed", String(mode === "dark"));
+  document.querySelector("meta[name=theme-color]").content = mode === "dark" ? "#16181d" : "#ffffff";
+};
+showMode(root.dataset.mode);
+modeButton.addEventListener("click", () => {
+  const mode = root.dataset.mode === "dark" ? "light" : "dark";
+  remember("mode", mode);
+  showMode(mode);
+});
+
+// The contents as a drawer on small screens -----------------------------------------------------
+const contents = document.getElementById("contents");
+const contentsButton = document.querySelector(".contents-button");
+const openContents = (open) => {
+  root.toggleAttribute("data-contents-open", open);
+  contentsButton.setAttribute("aria-expanded", String(open));
+  for (const part of document.querySelectorAll("main, .aside")) part.inert = open;
+  if (open) (contents.querySelector("[aria-current], a.current, a") || contents).focus();
+};
+contentsButton.addEventListener("click", () => openContents(!root.hasAttribute("data-contents-open")));
+contents.addEventListener("click", (event) => { if (event.target.closest("a")) openContents(false); });
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !root.hasAttribute("data-contents-open")) return;
+  openContents(false);
+  contentsButton.focus();
+});
+matchMedia("(min-width: 60rem)").addEventListener("change", () => openContents(false));
+
+// PyTorch and TensorFlow tabs: one choice for the whole book --------------------------------------
+const showFramework = (framework) => {
+  root.dataset.framework = framework;
+  for (const tab of document.querySelectorAll("[role=tab]")) {
+    const chosen = tab.dataset.framework === framework;
+    tab.setAttribute("aria-selected", String(chosen));
+    tab.tabIndex = chosen ? 0 : -1;
+  }
+};
+const chooseFramework = (tab) => {
+  // Tabs above this one may change height too: keep the pressed tab where the reader sees it.
+  const before = tab.getBoundingClientRect().top;
+  remember("framework", tab.dataset.framework);
+  showFramework(tab.dataset.framework);
+  window.scrollBy({ top: tab.getBoundingClientRect().top - before, behavior: "instant" });
+};
+showFramework(root.dataset.framework);
+document.addEventListener("click", (event) => {
+  const tab = event.target.closest("[role=tab]");
+  if (tab) chooseFramework(tab);
+});
+document.addEventListener("keydown", (event) => {
+  const tab = event.target.closest("[role=tab]");
+  if (!tab) return;
+  const tabs = [...tab.parentElement.children];
+  const here = tabs.indexOf(tab);
+  const next = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: tabs.length - 1 }[event.key];
+  if (next === undefined) return;
+  event.preventDefault();
+  const target = tabs[(next + tabs.length) % tabs.length];
+  chooseFramework(target);
+  target.focus();
+});
+window.addEventListener("storage", (event) => {
+  if (event.key === "framework" && event.newValue) showFramework(event.newValue);
+  if (event.key === "mode" && event.newValue) showMode(event.newValue);
+});
+
+// What scrolls sideways can be reached and scrolled with the keyboard -----------------------------
+const scrollers = document.querySelectorAll(".math-scroll, .table-scroll, .highlight pre, .output");
+const resized = new ResizeObserver((entries) => {
+  // First all the reading, then all the writing: mixed, each write would force a new layout.
+  const scrolling = entries.map(({ target }) => target.scrollWidth > target.clientWidth);
+  entries.forEach(({ target }, index) => {
+    if (scrolling[index]) target.tabIndex = 0;
+    else if (target.hasAttribute("tabindex")) target.removeAttribute("tabindex");
+  });
+});
+scrollers.forEach((scroller) => resized.observe(scroller));
+
+// Copy buttons on code ----------------------------------------------------------------------------
+for (const block of document.querySelectorAll(".cell_input .highlight, article > * div[class*=highlight-] > .highlight")) {
+  if (block.closest(".cell_output") || block.querySelector(".copy")) continue;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(block.querySelector("pre").innerText.trimEnd());
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
+  if (navigator.clipboard) block.append(button);
+}
+
+// Where the reader is, in "on this page" ------------------------------------------------------------
+const sectionLinks = new Map();
+for (const link of document.querySelectorAll(".on-page a[href^='#']")) {
+  const section = document.getElementById(decodeURIComponent(link.hash.slice(1)));
+  if (section) sectionLinks.set(section, link);
+}
+const inView = new Set();
+const reader = new IntersectionObserver((entries) => {
+  for (const entry of entries) inView[entry.isIntersecting ? "add" : "delete"](entry.target);
+  const current = [...sectionLinks.keys()].filter((section) => inView.has(section)).pop();
+  for (const [section, link] of sectionLinks) {
+    if (section === current) link.setAttribute("aria-current", "location");
+    else link.removeAttribute("aria-current");
+  }
+}, { rootMargin: "-15% 0px -75% 0px" });
+sectionLinks.forEach((link, section) => reader.observe(section));
+
+// Paper shows everything ----------------------------------------------------------------------------
+let closed = [];
+window.addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")];
+  closed.forEach((details) => { details.open = true; });
+});
+window.addEventListener("afterprint", () => closed.forEach((details) => { details.open = false; }));
