@@ -7,6 +7,11 @@ This package imports NumPy and nothing heavier. The framework code lives in
 
 from course_lib.activations import ACTIVATIONS, Activation, get_activation
 from course_lib.initialization import draw_matrix, orthogonal_matrix
+from course_lib.recurrent_specs import (
+    RecurrentSpec,
+    RecurrentWeights,
+    draw_recurrent_weights,
+)
 from course_lib.results import GradientFlow, LayerJacobians, TrainingRun
 from course_lib.specs import (
     MLPWeights,
@@ -24,8 +29,11 @@ __all__ = [
     "LayerJacobians",
     "MLPWeights",
     "NetworkSpec",
+    "RecurrentSpec",
+    "RecurrentWeights",
     "TrainingRun",
     "draw_matrix",
+    "draw_recurrent_weights",
     "draw_weights",
     "get_activation",
     "orthogonal_matrix",
