@@ -1,0 +1,234 @@
+"""A pytest plugin: nbval compares a notebook's words, this compares its pictures too.
+
+nbval skips `image/png`. Here each picture that a cell draws again is held against the stored one,
+in the same run (nothing is executed twice), by eye rather than by byte:
+
+1. Both are laid on white and on black, so that a transparent picture is judged by what it shows
+   in a light and in a dark page.
+2. Around each pixel, the 3 x 3 patch of one picture is laid over the other, displaced by up to one
+   pixel in steps of a quarter, and the distance (mean over the patch of the largest difference in
+   a color channel) of the best of these displacements is kept; then the other way round.
+3. A touching group of at least `MIN_GROUP` pixels whose distance exceeds `COLOR_TOLERANCE` is a
+   changed picture.
+
+So a line, a marker or a word may sit up to one pixel elsewhere and be antialiased accordingly,
+which is what another processor, font hinting or the last digits of a float do. A marker moved by
+two pixels, another color, or another digit on a tick label of 6 points is found: every pair of
+digits is tried in tests/notebooks/test_picture_gate.py, on both sides of the line.
+
+Expected, actual and marked pictures of each failure are written to `_build/pictures`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nbval.plugin import IPyNbCell, IPyNbFile
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from _tools.kernel import build_font_cache, kernel_environment
+from _tools.notebook_files import display_name
+
+PICTURE_FOLDER = Path(__file__).resolve().parents[2] / "_build" / "pictures"
+PICTURE_TYPES = ("image/png", "image/jpeg")
+
+# Of 255, and pixels. In a figure of 150 dots per inch, a curve moved by a part of a pixel or other
+# hinting leave groups of at most 4 pixels beyond this; two digits at 6 points at least 15.
+COLOR_TOLERANCE = 36
+MIN_GROUP = 8
+SIZE_TOLERANCE = 1  # pixels; bbox_inches="tight" rounds the size of the whole picture
+STEPS = np.arange(-4, 5) / 4  # displacements tried in each direction, in pixels
+MARGIN = 2  # pixels around a difference that are needed to judge it
+
+
+@dataclass(frozen=True)
+class PictureDifference:
+    """Where two pictures differ most, and how much of them does."""
+
+    box: tuple[int, int, int, int]  # left, top, right, bottom of the largest group, in pixels
+    pixels: int  # disagreeing pixels in all groups
+    groups: int
+    strongest: int  # largest patch distance, 0..255
+    marked: np.ndarray | None  # the disagreeing pixels, (height, width) of bool
+
+    def describe(self) -> str:
+        """One sentence for the person who has to find the place."""
+        if self.marked is None:
+            old_width, old_height, new_width, new_height = self.box
+            return f"it was {old_width} x {old_height} pixels, now {new_width} x {new_height}"
+        left, top, right, bottom = self.box
+        return (
+            f"most at x {left}..{right}, y {top}..{bottom} from the top left; "
+            f"{self.pixels} pixels in {self.groups} places, by up to {self.strongest} of 255"
+        )
+
+
+def decode(encoded: str | bytes) -> np.ndarray:
+    """A stored or fresh picture as floats, (height, width, 4), 0..255."""
+    raw = encoded if isinstance(encoded, bytes) else base64.b64decode(encoded)
+    return np.asarray(Image.open(io.BytesIO(raw)).convert("RGBA"), dtype=np.float32)
+
+
+def on_pages(picture: np.ndarray, is_opaque: bool) -> np.ndarray:
+    """Color on white and, unless both pictures are opaque, on black: (height, width, 3 or 6)."""
+    alpha = picture[..., 3:] / 255.0
+    ink = picture[..., :3] * alpha
+    on_white = ink + 255.0 * (1.0 - alpha)
+    return on_white if is_opaque else np.concatenate([on_white, ink], axis=-1)
+
+
+def displaced(picture: np.ndarray, rows: float, columns: float) -> np.ndarray:
+    """The picture moved by a part of a pixel, interpolated linearly, its edge repeated."""
+    for axis, distance in ((0, rows), (1, columns)):
+        whole = int(np.floor(distance))
+        part = distance - whole
+        padded = np.pad(picture, [(2, 2) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        take = np.arange(picture.shape[axis]) + 2 - whole
+        moved = padded.take(take, axis=axis)
+        if part:
+            moved = (1.0 - part) * moved + part * padded.take(take - 1, axis=axis)
+        picture = moved
+    return picture
+
+
+def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Patch distance of each pixel of `one` from the best displacement of `other`, 0..255."""
+    best = np.full(one.shape[:2], 255.0, dtype=np.float32)
+    for rows in STEPS:
+        for columns in STEPS:
+            difference = np.abs(one - displaced(other, rows, columns)).max(axis=-1)
+            np.minimum(best, ndimage.uniform_filter(difference, 3, mode="nearest"), out=best)
+    return best
+
+
+def compare_pictures(stored: str | bytes, fresh: str | bytes) -> PictureDifference | None:
+    """None if the two PNG or JPEG pictures show the same; else where they differ."""
+    if stored == fresh:
+        return None
+    old, new = decode(stored), decode(fresh)
+    if np.abs(np.subtract(old.shape, new.shape)).max() > SIZE_TOLERANCE:
+        box = (old.shape[1], old.shape[0], new.shape[1], new.shape[0])
+        return PictureDifference(box, 0, 0, 255, None)
+    height, width = min(old.shape[0], new.shape[0]), min(old.shape[1], new.shape[1])
+    is_opaque = min(old[..., 3].min(), new[..., 3].min()) == 255.0
+    old, new = (on_pages(p[:height, :width], is_opaque) for p in (old, new))
+    distance = np.zeros((height, width), dtype=np.float32)
+    in_place = ndimage.uniform_filter(np.abs(old - new).max(axis=-1), 3, mode="nearest")
+    rows, columns = np.nonzero(in_place > COLOR_TOLERANCE)
+    if rows.size:
+        # Outside this window each patch agrees where it lies, so no displacement need be tried.
+        window = tuple(
+            slice(max(place.min() - MARGIN, 0), place.max() + MARGIN + 1)
+            for place in (rows, columns)
+        )
+        old, new = old[window], new[window]
+        distance[window] = np.maximum(distances(old, new), distances(new, old))
+    return find_groups(distance)
+
+
+def find_groups(distance: np.ndarray) -> PictureDifference | None:
+    """Group the pixels that are too far off; None if no group is large enough to be seen."""
+    labels, count = ndimage.label(distance > COLOR_TOLERANCE, structure=np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    if sizes.max() < MIN_GROUP:
+        return None
+    marked = (sizes >= MIN_GROUP)[labels]
+    rows, columns = ndimage.find_objects(labels)[int(sizes.argmax()) - 1]
+    return PictureDifference(
+        box=(columns.start, rows.start, columns.stop - 1, rows.stop - 1),
+        pixels=int(marked.sum()),
+        groups=int((sizes >= MIN_GROUP).sum()),
+        strongest=int(distance[marked].max()),
+        marked=marked,
+    )
+
+
+def pictures_of(outputs: list) -> list[str]:
+    """The encoded pictures among a cell's outputs, in order."""
+    return [
+        output["data"][mime]
+        for output in outputs
+        for mime in PICTURE_TYPES
+        if mime in output.get("data", {})
+    ]
+
+
+def save_evidence(name: str, stored: str, fresh: str, difference: PictureDifference) -> Path:
+    """Write stored, fresh and marked pictures; return the path of the marked one."""
+    PICTURE_FOLDER.mkdir(parents=True, exist_ok=True)
+    for suffix, encoded in (("stored", stored), ("fresh", fresh)):
+        (PICTURE_FOLDER / f"{name}-{suffix}.png").write_bytes(base64.b64decode(encoded))
+    marked = Image.open(io.BytesIO(base64.b64decode(fresh))).convert("RGBA")
+    page = Image.alpha_composite(Image.new("RGBA", marked.size, "white"), marked).convert("RGB")
+    if difference.marked is not None:
+        pixels = np.array(page)
+        height, width = difference.marked.shape
+        pixels[:height, :width][difference.marked] = (255, 0, 255)
+        page = Image.fromarray(pixels)
+        left, top, right, bottom = difference.box
+        frame = (left - 4, top - 4, right + 4, bottom + 4)
+        ImageDraw.Draw(page).rectangle(frame, outline=(255, 0, 255))
+    path = PICTURE_FOLDER / f"{name}-marked.png"
+    page.save(path)
+    return path
+
+
+def explain_changed_pictures(cell: IPyNbCell, fresh: list[str], stored: list[str]) -> list[str]:
+    """One sentence for each picture that changed; empty if all show the same."""
+    cell_id = cell.cell.get("id", "?")
+    place = f"{display_name(cell.path)}, Cell {cell.cell_num} (id {cell_id})"
+    if len(fresh) != len(stored):
+        return [f"{place}: {len(stored)} pictures are stored, {len(fresh)} are drawn now."]
+    sentences = []
+    for number, (old, new) in enumerate(zip(stored, fresh, strict=True), start=1):
+        difference = compare_pictures(old, new)
+        if difference is not None:
+            name = re.sub(r"\W+", "-", f"{cell.path.stem}-{cell_id}-{number}")
+            evidence = save_evidence(name, old, new, difference)
+            sentences.append(
+                f"{place}: picture {number} is not the stored one: {difference.describe()}. "
+                f"See {evidence}"
+            )
+    return sentences
+
+
+def start_kernel_in_its_environment(notebook: IPyNbFile) -> None:
+    """Wrap nbval's set-up so that the kernel, and nothing else, gets refresh's environment."""
+    start = notebook.setup
+
+    def setup() -> None:
+        with kernel_environment():
+            build_font_cache()
+            start()
+
+    notebook.setup = setup
+
+
+def compare_pictures_too(cell: IPyNbCell) -> None:
+    """Wrap nbval's comparison so that the pictures follow the words."""
+    compare_words = cell.compare_outputs
+
+    def compare_outputs(fresh: list, stored: list, **arguments) -> bool:
+        same_words = compare_words(fresh, stored, **arguments)
+        changed = explain_changed_pictures(cell, pictures_of(fresh), pictures_of(stored))
+        cell.comparison_traceback.extend(changed)
+        return same_words and not changed
+
+    cell.compare_outputs = compare_outputs
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Extend each notebook, once, and each of its cells."""
+    cells = [item for item in items if isinstance(item, IPyNbCell)]
+    for notebook in {id(cell.parent): cell.parent for cell in cells}.values():
+        start_kernel_in_its_environment(notebook)
+    for cell in cells:
+        compare_pictures_too(cell)
