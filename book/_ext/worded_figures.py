@@ -19,7 +19,7 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 
-PIXELS_PER_CSS_PIXEL = 2  # figures are stored at twice the size they are shown in
+PIXELS_PER_CSS_PIXEL = 1.5  # as `course_lib.plots.show` asks a notebook for it
 CAPTION = "*Figure.*"
 
 

@@ -82,10 +82,10 @@ def test_other_outputs_after_a_figure_stay(figure_page):
     assert "A remark." in page.get_text()
 
 
-def test_size_is_known_before_the_picture_comes_and_half_of_the_stored(figure_page):
+def test_size_is_known_before_the_picture_comes(figure_page):
     page, _ = figure_page(picture(), caption())
     image = page.select_one("img")
-    assert (image["width"], image["height"]) == ("40", "20")
+    assert (image["width"], image["height"]) == ("53", "27")  # 80 x 40 stored pixels
     assert image["loading"] == "lazy"
 
 
