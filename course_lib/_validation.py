@@ -7,7 +7,7 @@ All functions return the checked value in its canonical type, so a caller writes
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -41,7 +41,10 @@ def require_real(
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` (={value!r}) must be a real number.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
     if not np.isfinite(number):
         raise ValueError(f"`{name}` (={number}) must be finite.")
     if number < minimum or (exclusive and number == minimum):
@@ -50,6 +53,43 @@ def require_real(
     if number > maximum:
         raise ValueError(f"`{name}` (={number}) must be <= {maximum}.")
     return number
+
+
+def require_flag(name: str, value: object) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{name}` (={value!r}) must be True or False.")
+    return bool(value)
+
+
+def require_type(name: str, value: object, kind: type) -> object:
+    """Return `value` if it is an instance of `kind`."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
+        raise TypeError(f"`{name}` (a {type(value).__name__}) must be {article} {kind.__name__}.")
+    return value
+
+
+def require_sequence(name: str, value: object, *, of: str) -> Sequence:
+    """Return `value` if it is a list, tuple or array that holds at least one entry.
+
+    `of` names the entries in the message; their own check is the caller's.
+    """
+    listlike = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    if not listlike and not (isinstance(value, np.ndarray) and value.ndim > 0):
+        raise TypeError(f"`{name}` (a {type(value).__name__}) must be a list of {of}.")
+    if len(value) == 0:
+        raise ValueError(f"`{name}` (={value!r}) must hold at least one entry.")
+    return value
+
+
+def require_labelled(name: str, value: object, kind: type) -> Mapping:
+    """Return `value` if it maps at least one label to instances of `kind`."""
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"`{name}` (={value!r}) must map at least one label to a {kind.__name__}.")
+    for label, entry in value.items():
+        require_type(f"{name}[{label!r}]", entry, kind)
+    return value
 
 
 def require_choice(name: str, value: object, choices: Iterable[str]) -> str:
@@ -72,10 +112,11 @@ def require_array(
 ) -> np.ndarray:
     """Return `value` as a float64 array of the stated rank or shape (`None` matches any size)."""
     try:
-        if np.iscomplexobj(value):
-            raise TypeError("complex numbers are not real")
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf" and array.size > 0:  # nor strings that look like numbers
+            raise TypeError(f"dtype {array.dtype}")
+        array = array.astype(np.float64, copy=False)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise TypeError(f"`{name}` (={value!r}) must be an array of real numbers.") from error
     expected = ndim if shape is None else len(shape)
     if expected is not None and array.ndim != expected:
@@ -98,7 +139,10 @@ def require_array(
 
 def require_labels(name: str, value: object, *, count: int, classes: int) -> np.ndarray:
     """Return integer class labels of shape (count,), each in 0..classes-1."""
-    labels = np.asarray(value)
+    try:
+        labels = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`{name}` (={value!r}) must hold integer class labels.") from error
     if labels.shape != (count,):
         raise ValueError(f"`{name}` (shape {labels.shape}) must have shape ({count},).")
     if not np.issubdtype(labels.dtype, np.integer):

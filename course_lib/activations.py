@@ -7,17 +7,28 @@ All functions take and return float64 arrays of any shape.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from course_lib._validation import require_choice
+from course_lib._validation import require_array, require_choice
 
 ArrayFunction = Callable[[np.ndarray], np.ndarray]
 
 LEAKY_SLOPE = 0.01
 """Slope of leaky ReLU for negative inputs (PyTorch's default; Keras's are 0.3 and 0.2)."""
+
+
+def _checked(function: ArrayFunction) -> ArrayFunction:
+    """Return `function` of a float64 array of any shape; NaN and infinities pass through."""
+
+    @functools.wraps(function)
+    def of_array(z: np.ndarray) -> np.ndarray:
+        return function(require_array("z", z, finite=False))
+
+    return of_array
 
 
 @dataclass(frozen=True)
@@ -34,10 +45,17 @@ class Activation:
     supremum: float
     saturates: bool
 
+    def __post_init__(self) -> None:
+        for part in ("function", "derivative"):
+            value = getattr(self, part)
+            if not callable(value):
+                raise TypeError(f"`{part}` (={value!r}) must be a function of an array.")
+            object.__setattr__(self, part, _checked(value))
 
+
+@_checked
 def sigmoid(z: np.ndarray) -> np.ndarray:
     """Return 1 / (1 + exp(-z)), exact to the last digits in both tails; nothing overflows."""
-    z = np.asarray(z, dtype=np.float64)
     decay = np.exp(-np.abs(z))
     return np.where(z >= 0, 1.0, decay) / (1.0 + decay)
 
@@ -45,7 +63,8 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
 def _half_logistic(z: np.ndarray) -> np.ndarray:
     """Return exp(-|z|) / (1 + exp(-|z|))^2 = s(z) (1 - s(z)), without cancellation."""
     decay = np.exp(-np.abs(z))
-    return decay / (1.0 + decay) ** 2
+    # Rounding would lift the slope at z = 1e-9 above the bound by one unit in the last place.
+    return np.minimum(decay / (1.0 + decay) ** 2, 0.25)
 
 
 def _normal_cdf(z: np.ndarray) -> np.ndarray:
@@ -73,7 +92,7 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("sigmoid", sigmoid, _half_logistic, 0.25, True),
         Activation("tanh", np.tanh, lambda z: 4.0 * _half_logistic(2.0 * z), 1.0, True),
         Activation(
-            "relu", lambda z: np.maximum(z, 0.0), lambda z: (z > 0).astype(np.float64), 1.0, False
+            "relu", lambda z: np.maximum(z, 0.0), lambda z: np.where(z > 0, 1.0, 0.0), 1.0, False
         ),
         Activation(
             "leaky_relu",
@@ -103,6 +122,6 @@ ACTIVATIONS: dict[str, Activation] = {
 """Every activation the course knows, by the name both frameworks use."""
 
 
-def get_activation(name: str) -> Activation:
-    """Return the activation called `name`; raise ValueError naming the known ones otherwise."""
-    return ACTIVATIONS[require_choice("activation", name, ACTIVATIONS)]
+def get_activation(activation: str) -> Activation:
+    """Return the activation of this name; raise ValueError naming the known ones otherwise."""
+    return ACTIVATIONS[require_choice("activation", activation, ACTIVATIONS)]

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from course_lib._validation import require_array, require_choice, require_integer, require_seed
+from course_lib._validation import (
+    require_array,
+    require_choice,
+    require_integer,
+    require_seed,
+    require_sequence,
+)
 from course_lib.activations import get_activation
 from course_lib.initialization import draw_matrix, orthogonal_matrix
 from course_lib.reference.mlp import MLP, backward, require_mlp
@@ -81,8 +87,7 @@ class ProductGrowth:
 
 
 def _check_chain(matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
-    if len(matrices) == 0:
-        raise ValueError("`matrices` (=[]) must hold at least one matrix.")
+    require_sequence("matrices", matrices, of="matrices")
     size = require_array("matrices[0]", matrices[0], ndim=2).shape[0]
     return [
         require_array(f"matrices[{k}]", m, shape=(size, size)) for k, m in enumerate(matrices)

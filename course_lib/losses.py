@@ -11,7 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from course_lib._validation import require_array, require_choice, require_labels
+from course_lib._validation import (
+    require_array,
+    require_choice,
+    require_integer,
+    require_labels,
+)
 
 LOSSES = ("mean_squared_error", "cross_entropy", "mean_output")
 
@@ -21,22 +26,31 @@ def check_batch(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return checked inputs of shape (n, n_in) and the targets that `loss` needs."""
     require_choice("loss", loss, LOSSES)
+    n_in = require_integer("n_in", n_in, minimum=1)
+    n_out = require_integer("n_out", n_out, minimum=1)
     x = require_array("x", x, shape=(None, n_in))
+    return x, _check_targets(y, loss=loss, count=len(x), n_out=n_out)
+
+
+def _check_targets(y: object, *, loss: str, count: int, n_out: int) -> np.ndarray | None:
     if loss == "mean_output":
         if y is not None:
             raise ValueError("`y` must be None: the loss mean_output has no targets.")
-        return x, None
+        return None
     if y is None:
         raise ValueError(f"`y` (=None) must hold the targets of the loss {loss}.")
     if loss == "cross_entropy":
-        return x, require_labels("y", y, count=len(x), classes=n_out)
-    return x, require_array("y", y, shape=(len(x), n_out))
+        return require_labels("y", y, count=count, classes=n_out)
+    return require_array("y", y, shape=(count, n_out))
 
 
 def evaluate_loss(
     outputs: np.ndarray, y: np.ndarray | None, *, loss: str
 ) -> tuple[float, np.ndarray]:
     """Return the loss of `outputs`, shape (n, n_L), and its gradient of the same shape."""
+    require_choice("loss", loss, LOSSES)
+    outputs = require_array("outputs", outputs, ndim=2, finite=False)  # a run may have diverged
+    y = _check_targets(y, loss=loss, count=len(outputs), n_out=outputs.shape[1])
     if loss == "mean_output":
         return float(outputs.mean()), np.full_like(outputs, 1.0 / outputs.size)
     if loss == "mean_squared_error":

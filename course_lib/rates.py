@@ -10,6 +10,7 @@ import numpy as np
 from course_lib._validation import (
     require_array,
     require_choice,
+    require_flag,
     require_integer,
     require_real,
     require_seed,
@@ -109,6 +110,7 @@ def sweep_weight_scale(
     width = require_integer("width", width, minimum=1)
     inputs = require_integer("inputs", inputs, minimum=1)
     seed = require_seed(seed)
+    centered = require_flag("centered", centered)
     if centered:
         require_choice("activation", activation, ("sigmoid",))
     x = gaussian_batch(inputs, width, seed=seed + 1)

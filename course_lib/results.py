@@ -13,7 +13,35 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from course_lib._validation import require_integer
+from course_lib._validation import (
+    require_array,
+    require_choice,
+    require_integer,
+    require_sequence,
+)
+
+FRAMEWORKS = ("NumPy", "PyTorch", "TensorFlow")
+DTYPES = ("float32", "float64")
+
+
+def _number(name: str, value: object) -> float:
+    """Return any real number, NaN and infinities included, as a float."""
+    return float(require_array(name, value, ndim=0, finite=False))
+
+
+def _check_arrays(name: str, value: object, *, ndim: int, count: int | None = None) -> None:
+    """Raise unless `value` holds arrays of rank `ndim`, as many as there are layers."""
+    arrays = require_sequence(name, value, of="arrays")
+    if count is not None and len(arrays) != count:
+        raise ValueError(f"`{name}` (length {len(arrays)}) must have {count} entries.")
+    for k, array in enumerate(arrays):
+        if not isinstance(array, np.ndarray) or array.ndim != ndim or array.dtype.kind not in "fiu":
+            raise TypeError(f"`{name}[{k}]` (={array!r}) must be a real array of rank {ndim}.")
+
+
+def _check_origin(result: GradientFlow | LayerJacobians | TrainingRun) -> None:
+    require_choice("framework", result.framework, FRAMEWORKS)
+    require_choice("dtype", result.dtype, DTYPES)
 
 
 def _norms(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -23,12 +51,14 @@ def _norms(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 def decades(first: float, last: float) -> float:
     """Return log10(last / first): how many powers of ten `last` lies above `first`."""
+    first, last = _number("first", first), _number("last", last)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.log10(last) - np.log10(first))
 
 
 def format_number(value: float) -> str:
     """Return `value` with two significant digits: 0.24, 31, 6.4e-07, 4.2e+08."""
+    value = _number("value", value)
     if value == 0 or not np.isfinite(value):
         return f"{value:g}"
     if 1e-2 <= abs(value) < 1e3:
@@ -43,7 +73,7 @@ def per_layer_factor(norms: np.ndarray) -> float:
     `norms[-1]` belongs to the last layer. A factor of 0.25 means that every step towards the
     input divides the norm by four. NaN for fewer than two layers.
     """
-    norms = np.asarray(norms, dtype=np.float64)
+    norms = require_array("norms", norms, ndim=1, finite=False)
     if len(norms) < 2:
         return float("nan")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -71,6 +101,13 @@ class GradientFlow:
     bias_grads: tuple[np.ndarray, ...] = field(repr=False)
     activation_grads: tuple[np.ndarray, ...] = field(repr=False)
     activations: tuple[np.ndarray, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_origin(self)
+        _number("loss", self.loss)
+        _check_arrays("weight_grads", self.weight_grads, ndim=2)
+        for name, ndim in (("bias_grads", 1), ("activation_grads", 2), ("activations", 2)):
+            _check_arrays(name, getattr(self, name), ndim=ndim, count=self.depth)
 
     @property
     def depth(self) -> int:
@@ -137,6 +174,17 @@ class LayerJacobians:
     framework: str
     dtype: str
     jacobians: tuple[np.ndarray, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_origin(self)
+        _check_arrays("jacobians", self.jacobians, ndim=2)
+        for k in range(1, self.depth):
+            rows, columns = self.jacobians[k - 1].shape[0], self.jacobians[k].shape[1]
+            if columns != rows:
+                raise ValueError(
+                    f"`jacobians[{k}]` (shape {self.jacobians[k].shape}) must have {rows} columns, "
+                    f"the number of rows of `jacobians[{k - 1}]`."
+                )
 
     @property
     def depth(self) -> int:
@@ -216,6 +264,16 @@ class TrainingRun:
     losses: np.ndarray
     weight_grad_norms: np.ndarray = field(repr=False)
     weight_changes: np.ndarray = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_origin(self)
+        require_choice("optimizer", self.optimizer, ("sgd", "adam"))
+        _number("learning_rate", self.learning_rate)
+        rows = len(require_array("steps", self.steps, ndim=1))
+        require_array("losses", self.losses, shape=(rows,), finite=False)
+        norms = self.weight_grad_norms
+        norms = require_array("weight_grad_norms", norms, shape=(rows, None), finite=False)
+        require_array("weight_changes", self.weight_changes, shape=norms.shape, finite=False)
 
     @property
     def depth(self) -> int:

@@ -13,8 +13,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from course_lib._validation import require_array, require_integer, require_real
-from course_lib.activations import get_activation
+from course_lib._validation import (
+    require_array,
+    require_choice,
+    require_integer,
+    require_real,
+    require_sequence,
+)
+from course_lib.activations import ACTIVATIONS
 from course_lib.results import format_number
 from course_lib.specs import MLPWeights
 
@@ -55,9 +61,11 @@ def sample_activation_curves(
     Raises TypeError or ValueError for no name, an unknown name, a limit that is not positive, or
     fewer than 3 points.
     """
-    if isinstance(names, str) or len(names) == 0:
-        raise ValueError(f"`names` (={names!r}) must be a sequence of at least one name.")
-    functions = [get_activation(name) for name in names]
+    require_sequence("names", names, of="names")
+    functions = [
+        ACTIVATIONS[require_choice(f"names[{k}]", name, ACTIVATIONS)]
+        for k, name in enumerate(names)
+    ]
     limit = require_real("limit", limit, minimum=0.0, exclusive=True)
     z = np.linspace(-limit, limit, require_integer("points", points, minimum=3))
     return ActivationCurves(
@@ -110,9 +118,9 @@ def measure_saturation(
         activations: the activation's name for each layer, as in `NetworkSpec.activations`.
         share: the share s of the supremum, above 0 and at most 1.
     """
-    if len(preactivations) == 0:
-        raise ValueError("`preactivations` (=[]) must hold at least one layer.")
-    if isinstance(activations, str) or len(activations) != len(preactivations):
+    require_sequence("preactivations", preactivations, of="arrays")
+    require_sequence("activations", activations, of="names")
+    if len(activations) != len(preactivations):
         raise ValueError(
             f"`activations` (={activations!r}) must name one activation for each of the "
             f"{len(preactivations)} layers."
@@ -120,7 +128,7 @@ def measure_saturation(
     share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
     relative = []
     for k, (z, name) in enumerate(zip(preactivations, activations, strict=True)):
-        f = get_activation(name)
+        f = ACTIVATIONS[require_choice(f"activations[{k}]", name, ACTIVATIONS)]
         z = require_array(f"preactivations[{k}]", z, ndim=2)
         relative.append(np.abs(f.derivative(z)) / f.supremum)
     return LayerSaturation(

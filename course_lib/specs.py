@@ -21,8 +21,9 @@ from course_lib._validation import (
     require_integer,
     require_real,
     require_seed,
+    require_sequence,
 )
-from course_lib.activations import get_activation
+from course_lib.activations import ACTIVATIONS, get_activation
 from course_lib.initialization import INITIALIZERS, draw_matrix
 
 
@@ -56,7 +57,7 @@ class NetworkSpec:
         for name in ("n_in", "width", "depth", "n_out"):
             object.__setattr__(self, name, require_integer(name, getattr(self, name), minimum=1))
         get_activation(self.activation)
-        get_activation(self.output_activation)
+        require_choice("output_activation", self.output_activation, ACTIVATIONS)
         require_choice("init", self.init, INITIALIZERS)
         object.__setattr__(self, "gain", require_real("gain", self.gain, minimum=0.0))
         object.__setattr__(self, "bias", require_real("bias", self.bias))
@@ -93,16 +94,12 @@ class MLPWeights:
     biases: Sequence[np.ndarray] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.matrices, Sequence | np.ndarray):
-            raise TypeError(f"`matrices` (a {type(self.matrices).__name__}) must be a sequence.")
-        matrices = tuple(
-            _read_only(f"matrices[{k}]", w, 2) for k, w in enumerate(self.matrices)
-        )
-        if not matrices:
-            raise ValueError("`matrices` (=()) must hold at least one matrix.")
+        given = require_sequence("matrices", self.matrices, of="matrices")
+        matrices = tuple(_read_only(f"matrices[{k}]", w, 2) for k, w in enumerate(given))
         biases = self.biases
         if biases is None:
             biases = [np.zeros(len(w)) for w in matrices]
+        require_sequence("biases", biases, of="vectors")
         biases = tuple(_read_only(f"biases[{k}]", b, 1) for k, b in enumerate(biases))
         if len(biases) != len(matrices):
             raise ValueError(f"`biases` (length {len(biases)}) must have {len(matrices)} entries.")

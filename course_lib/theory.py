@@ -6,12 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from course_lib._validation import require_array, require_choice, require_integer, require_real
+from course_lib._validation import (
+    require_array,
+    require_choice,
+    require_integer,
+    require_real,
+    require_sequence,
+)
 from course_lib.activations import get_activation
 from course_lib.results import decades, format_number
 from course_lib.specs import MLPWeights
 
 FLOAT_TYPES = ("float16", "float32", "float64")
+
 
 def spectral_bound(weights: MLPWeights, activation: str) -> float:
     r"""Return $\gamma^{L-1} \prod_{l=2}^{L} \|W_l\|$, a bound on $\|\partial h_L/\partial h_1\|$.
@@ -201,8 +208,7 @@ def product_norm_bounds(matrices: list[np.ndarray]) -> NormBounds:
     The lower bound is 0 where a matrix has more columns than rows: it then has a null space.
     Source: hornjohnson2013 (theorem 3.3.4 and its corollaries).
     """
-    if len(matrices) == 0:
-        raise ValueError("`matrices` (=[]) must hold at least one matrix.")
+    require_sequence("matrices", matrices, of="matrices")
     checked = [require_array(f"matrices[{k}]", m, ndim=2) for k, m in enumerate(matrices)]
     product, lower, upper = np.eye(checked[0].shape[1]), 1.0, 1.0
     for k, m in enumerate(checked):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -9,6 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from course_lib._validation import (
+    require_array,
+    require_labelled,
+    require_sequence,
+    require_type,
+)
 from course_lib.plots.style import (
     BLUE,
     CYCLE,
@@ -28,6 +35,7 @@ from course_lib.saturation import ActivationCurves
 
 def plot_activation_slopes(curves: ActivationCurves, *, ax: Axes | None = None) -> Axes:
     """Plot the slope of each activation with its name on the curve; dotted lines are suprema."""
+    require_type("curves", curves, ActivationCurves)
     ax = new_axes(ax)
     for k, name in enumerate(curves.names):
         color = CYCLE[k % len(CYCLE)]
@@ -45,6 +53,9 @@ _LABEL_PLACES = (1.6, 0.75, 3.0, -2.0, 4.5)
 
 def add_bound_line(ax: Axes, norms: Sequence[float], text: str) -> Axes:
     """Add a bound, one value per layer 1..L, to a figure of gradient norms and label it."""
+    require_type("ax", ax, Axes)
+    require_type("text", text, str)
+    norms = require_array("norms", norms, ndim=1)
     layers = np.arange(1, len(norms) + 1)
     ax.plot(layers, norms, color=PURPLE, linewidth=1.2, linestyle="-.", zorder=1)
     place = len(layers) // 2
@@ -54,6 +65,7 @@ def add_bound_line(ax: Axes, norms: Sequence[float], text: str) -> Axes:
 
 def plot_flow_balance(flow: GradientFlow, *, ax: Axes | None = None) -> Axes:
     """Plot activations, activation gradients and weight gradients, each over its layer-L value."""
+    require_type("flow", flow, GradientFlow)
     ax = new_axes(ax)
     layers = np.arange(1, flow.depth + 1)
     lines = (
@@ -77,8 +89,7 @@ def plot_flow_balance(flow: GradientFlow, *, ax: Axes | None = None) -> Axes:
 
 def plot_rate_sweeps(sweeps: Mapping[str, RateSweep]) -> Figure:
     """Plot measured and predicted factors per layer above the saturated share, by weight scale."""
-    if not isinstance(sweeps, Mapping) or not sweeps:
-        raise ValueError(f"`sweeps` (={sweeps!r}) must map at least one label to a RateSweep.")
+    require_labelled("sweeps", sweeps, RateSweep)
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(6.4, 5.6), sharex=True, layout="constrained", height_ratios=(3, 2)
     )
@@ -105,6 +116,20 @@ def plot_rate_sweeps(sweeps: Mapping[str, RateSweep]) -> Figure:
     return figure
 
 
+def _check_groups(groups: object, row: object) -> None:
+    """Raise unless `groups` maps labels to lists of TrainingRuns that all have the row `row`."""
+    if not isinstance(groups, Mapping) or not groups:
+        raise ValueError(f"`runs` (={groups!r}) must map at least one label to TrainingRuns.")
+    if isinstance(row, bool) or not isinstance(row, numbers.Integral):
+        raise TypeError(f"`row` (={row!r}) must be an integer.")
+    for label, group in groups.items():
+        name = f"runs[{label!r}]"
+        for run in require_sequence(name, group, of="TrainingRuns"):
+            count = len(require_type(name, run, TrainingRun).steps)
+            if not -count <= row < count:
+                raise ValueError(f"`row` (={row}) must be one of the {count} rows of `{name}`.")
+
+
 def plot_first_layers(
     runs: Mapping[str, Sequence[TrainingRun]], *, row: int = -1, ax: Axes | None = None
 ) -> Axes:
@@ -115,8 +140,7 @@ def plot_first_layers(
             and crosses (TensorFlow) on one line. Labels stand at layer 1.
         row: which recorded row to draw; the last one by default.
     """
-    if not isinstance(runs, Mapping) or not runs:
-        raise ValueError(f"`runs` (={runs!r}) must map at least one label to TrainingRuns.")
+    _check_groups(runs, row)
     ax = new_axes(ax)
     for k, (label, group) in enumerate(runs.items()):
         color = CYCLE[k % len(CYCLE)]

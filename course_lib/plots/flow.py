@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from course_lib._validation import require_choice, require_real
+from course_lib._validation import require_choice, require_real, require_sequence, require_type
 from course_lib.plots.style import FRAMEWORK_STYLES, THEORY, label_line, layer_ticks, new_axes
 from course_lib.results import GradientFlow
 
@@ -33,8 +33,10 @@ def plot_gradient_norms(
         ax: where to draw; a new figure if None.
     """
     require_choice("quantity", quantity, QUANTITIES)
-    if len(flows) == 0:
-        raise ValueError("`flows` (=[]) must hold at least one GradientFlow.")
+    for k, flow in enumerate(require_sequence("flows", flows, of="GradientFlows")):
+        require_type(f"flows[{k}]", flow, GradientFlow)
+    if theory_rate is not None:
+        theory_rate = require_real("theory_rate", theory_rate, minimum=0.0, exclusive=True)
     attribute, label = QUANTITIES[quantity]
     ax = new_axes(ax)
     for flow in flows:
@@ -43,13 +45,12 @@ def plot_gradient_norms(
                 **FRAMEWORK_STYLES[flow.framework])  # fmt: skip
     depth = flows[0].depth
     if theory_rate is not None:
-        rate = require_real("theory_rate", theory_rate, minimum=0.0, exclusive=True)
         layers = np.arange(1, depth + 1)
-        line = getattr(flows[0], attribute)[-1] * rate ** (depth - layers)
+        line = getattr(flows[0], attribute)[-1] * theory_rate ** (depth - layers)
         ax.plot(layers, line, color=THEORY, linewidth=1.0, linestyle="--", zorder=1)
         middle = depth // 2
-        label_line(ax, layers[middle], line[middle], f"theory: × {rate:.2g} per layer", THEORY,
-                   offset=(10, -10))  # fmt: skip
+        text = f"theory: × {theory_rate:.2g} per layer"
+        label_line(ax, layers[middle], line[middle], text, THEORY, offset=(10, -10))
     ax.set_yscale("log")
     layer_ticks(ax, depth)
     ax.set_xlabel("layer $l$ (1 is next to the input)")

@@ -10,7 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from course_lib._validation import require_integer
+from course_lib._validation import (
+    require_array,
+    require_flag,
+    require_integer,
+    require_labelled,
+    require_sequence,
+)
 from course_lib.jacobians import ProductGrowth
 from course_lib.plots.style import CYCLE, INK, SKY, THEORY, VERMILLION, label_line, new_axes
 
@@ -25,9 +31,9 @@ def plot_shape_chain(layer_sizes: Sequence[int], *, ax: Axes | None = None) -> A
         layer_sizes: $(n_0, ..., n_L)$ with L >= 2.
         ax: where to draw; a new figure if None.
     """
-    if len(layer_sizes) < 3:
+    if len(require_sequence("layer_sizes", layer_sizes, of="sizes")) < 3:
         raise ValueError(f"`layer_sizes` (={layer_sizes!r}) must hold at least 3 sizes.")
-    sizes = [require_integer("layer_sizes", n, minimum=1) for n in layer_sizes]
+    sizes = [require_integer(f"layer_sizes[{k}]", n, minimum=1) for k, n in enumerate(layer_sizes)]
     depth = len(sizes) - 1
     ax = new_axes(ax, size=(6.4, 2.6))
     ax.set_axis_off()
@@ -60,7 +66,11 @@ def plot_power_chains(chains: Mapping[str, np.ndarray], *, ax: Axes | None = Non
             floating-point type. A power stored as zero or inf ends its line with a cross.
         ax: where to draw; a new figure if None.
     """
-    _require_labelled("chains", chains)
+    require_labelled("chains", chains, np.ndarray)
+    for label, chain in chains.items():
+        require_array(f"chains[{label!r}]", chain, ndim=1, finite=False)
+        if chain.dtype.kind != "f":
+            raise TypeError(f"`chains[{label!r}]` (dtype {chain.dtype}) must be of a float type.")
     ax = new_axes(ax)
     limits = np.finfo(next(iter(chains.values())).dtype)
     for color, (label, chain) in zip(_colors(len(chains)), chains.items(), strict=True):
@@ -98,7 +108,8 @@ def plot_product_norms(
         bound: also draw the product of the norms, as a thin dashed line.
         ax: where to draw; a new figure if None.
     """
-    _require_labelled("growths", growths)
+    require_labelled("growths", growths, ProductGrowth)
+    bound = require_flag("bound", bound)
     ax = new_axes(ax)
     for style, color, (label, growth) in _styled(growths):
         counts = np.arange(1, growth.count + 1)
@@ -116,7 +127,7 @@ def plot_condition_numbers(
     growths: Mapping[str, ProductGrowth], *, ax: Axes | None = None
 ) -> Axes:
     """Plot the condition number of the running product, one line per labelled chain."""
-    _require_labelled("growths", growths)
+    require_labelled("growths", growths, ProductGrowth)
     ax = new_axes(ax)
     for style, color, (label, growth) in _styled(growths):
         finite = np.isfinite(growth.condition_numbers)
@@ -140,7 +151,7 @@ def plot_spectra(growths: Mapping[str, ProductGrowth], *, lines: int = 9) -> Fig
     Values too small beside the largest for float64 to resolve are left out; exact zeros cannot
     be drawn on a logarithmic axis.
     """
-    _require_labelled("growths", growths)
+    require_labelled("growths", growths, ProductGrowth)
     lines = require_integer("lines", lines, minimum=1)
     columns = min(2, len(growths))
     rows = -(-len(growths) // columns)
@@ -168,11 +179,6 @@ def plot_spectra(growths: Mapping[str, ProductGrowth], *, lines: int = 9) -> Fig
         if place % columns == 0:
             ax.set_ylabel("singular values")
     return figure
-
-
-def _require_labelled(name: str, results: object) -> None:
-    if not isinstance(results, Mapping) or not results:
-        raise ValueError(f"`{name}` (={results!r}) must map at least one label to a result.")
 
 
 def _colors(count: int) -> list[str]:

@@ -7,18 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
+from course_lib._validation import require_labelled
 from course_lib.plots.style import CYCLE, label_line, layer_ticks, new_axes
 from course_lib.results import TrainingRun
 
 
-def _require_runs(runs: Mapping[str, TrainingRun]) -> None:
-    if not isinstance(runs, Mapping) or not runs:
-        raise ValueError(f"`runs` (={runs!r}) must map at least one label to a TrainingRun.")
-
-
 def plot_losses(runs: Mapping[str, TrainingRun], *, ax: Axes | None = None) -> Axes:
     """Plot the recorded losses against the step, one line per labelled run."""
-    _require_runs(runs)
+    require_labelled("runs", runs, TrainingRun)
     ax = new_axes(ax)
     for color, (label, run) in zip(_cycle(len(runs)), runs.items(), strict=True):
         ax.plot(run.steps, run.losses, color=color, linewidth=1.6)
@@ -30,7 +26,7 @@ def plot_losses(runs: Mapping[str, TrainingRun], *, ax: Axes | None = None) -> A
 
 def plot_weight_changes(runs: Mapping[str, TrainingRun], *, ax: Axes | None = None) -> Axes:
     """Plot how far each layer's weights moved in the whole run, relative to their norm."""
-    _require_runs(runs)
+    require_labelled("runs", runs, TrainingRun)
     ax = new_axes(ax)
     depth = next(iter(runs.values())).depth
     layers = np.arange(1, depth + 1)

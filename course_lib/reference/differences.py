@@ -24,6 +24,8 @@ def central_difference(
 
     Returns an array of shape S + x.shape (x.shape alone if the function returns a number).
     """
+    if not callable(function):
+        raise TypeError(f"`function` (={function!r}) must be a function of an array.")
     x = require_array("x", x)
     step = require_real("step", step, minimum=0.0, exclusive=True)
     columns = []
@@ -31,7 +33,7 @@ def central_difference(
         up, down = x.copy(), x.copy()
         up[index] += step
         down[index] -= step
-        change = np.asarray(function(up), np.float64) - np.asarray(function(down), np.float64)
-        columns.append(change / (2.0 * step))
+        ends = [require_array("function(x)", function(end)) for end in (up, down)]
+        columns.append((ends[0] - ends[1]) / (2.0 * step))
     stacked = np.stack(columns, axis=-1)
     return stacked.reshape(stacked.shape[:-1] + x.shape)

@@ -16,8 +16,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from course_lib._validation import require_array, require_choice, require_labels
-from course_lib.activations import get_activation
+from course_lib._validation import (
+    require_array,
+    require_choice,
+    require_labels,
+    require_sequence,
+    require_type,
+)
+from course_lib.activations import ACTIVATIONS, get_activation
 from course_lib.losses import check_batch, evaluate_loss
 from course_lib.results import GradientFlow, LayerJacobians
 from course_lib.specs import MLPWeights, NetworkSpec, check_weights
@@ -35,11 +41,14 @@ class MLP:
     activations: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        require_sequence("biases", self.biases, of="vectors")
         depth = MLPWeights(self.matrices, self.biases).depth  # raises where shapes do not chain
-        if len(self.activations) != depth:
+        self.matrices = [np.asarray(w, dtype=np.float64) for w in self.matrices]
+        self.biases = [np.asarray(b, dtype=np.float64) for b in self.biases]
+        if len(require_sequence("activations", self.activations, of="names")) != depth:
             raise ValueError(f"`activations` (={self.activations}) must have {depth} entries.")
-        for name in self.activations:
-            get_activation(name)
+        for k, name in enumerate(self.activations):
+            require_choice(f"activations[{k}]", name, ACTIVATIONS)
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
@@ -90,6 +99,17 @@ def require_mlp(model: object) -> None:
         raise TypeError(f"`model` (a {type(model).__name__}) must be a course_lib.reference.MLP.")
 
 
+def _check_backward(model: object, passed: object, output_grad: object) -> np.ndarray:
+    """Return `output_grad` as an array that fits the pass, which must be one of this model."""
+    require_mlp(model)
+    sizes = tuple(h.shape[1] for h in require_type("passed", passed, ForwardPass).activations)
+    if sizes != model.layer_sizes:
+        raise ValueError(f"`passed` (layer sizes {sizes}) must have {model.layer_sizes}.")
+    # A pass that overflowed has gradients all the same: inf and NaN, as in both frameworks.
+    shape = passed.activations[-1].shape
+    return require_array("output_grad", output_grad, shape=shape, finite=False)
+
+
 def backward(
     model: MLP, passed: ForwardPass, output_grad: np.ndarray
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
@@ -98,9 +118,7 @@ def backward(
     Returns three lists for l = 1..L: the gradients with respect to $W_l$ (n_l, n_{l-1}),
     $b_l$ (n_l,) and $h_l$ (n, n_l).
     """
-    shape = passed.activations[-1].shape
-    # A pass that overflowed has gradients all the same: inf and NaN, as in both frameworks.
-    h_grad = require_array("output_grad", output_grad, shape=shape, finite=False)
+    h_grad = _check_backward(model, passed, output_grad)
     weight_grads, bias_grads, activation_grads = [], [], []
     for k in reversed(range(len(model.matrices))):
         activation_grads.append(h_grad)

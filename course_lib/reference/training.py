@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from course_lib._validation import require_real
+from course_lib._validation import require_array, require_flag, require_real, require_sequence
 from course_lib.data import draw_batches
 from course_lib.losses import check_batch
 from course_lib.recording import RunRecorder, check_training
 from course_lib.reference.mlp import MLP, gradient_flow, require_mlp
 from course_lib.results import TrainingRun
+
+
+def _check_update(parameters: list[np.ndarray], grads: list[np.ndarray]) -> None:
+    """Raise unless `parameters` are float64 arrays and `grads` has one of each shape."""
+    require_sequence("parameters", parameters, of="arrays")
+    if len(require_sequence("grads", grads, of="arrays")) != len(parameters):
+        raise ValueError(f"`grads` (length {len(grads)}) must have {len(parameters)} entries.")
+    for k, (parameter, grad) in enumerate(zip(parameters, grads, strict=True)):
+        if not isinstance(parameter, np.ndarray) or parameter.dtype != np.float64:
+            raise TypeError(f"`parameters[{k}]` (={parameter!r}) must be a float64 array.")
+        require_array(f"grads[{k}]", grad, shape=parameter.shape, finite=False)
 
 
 class Adam:
@@ -29,11 +40,12 @@ class Adam:
     ) -> None:
         self.learning_rate = require_real("learning_rate", learning_rate, minimum=0, exclusive=True)
         self.epsilon = require_real("epsilon", epsilon, minimum=0.0, exclusive=True)
-        self.epsilon_on_raw = epsilon_on_raw
+        self.epsilon_on_raw = require_flag("epsilon_on_raw", epsilon_on_raw)
         self.step, self.first, self.second = 0, {}, {}
 
     def update(self, parameters: list[np.ndarray], grads: list[np.ndarray]) -> None:
         """Change `parameters` in place by one step along `grads`."""
+        _check_update(parameters, grads)
         self.step += 1
         correction1, correction2 = 1.0 - 0.9**self.step, 1.0 - 0.999**self.step
         for k, (parameter, grad) in enumerate(zip(parameters, grads, strict=True)):
@@ -54,6 +66,7 @@ class SGD:
 
     def update(self, parameters: list[np.ndarray], grads: list[np.ndarray]) -> None:
         """Change `parameters` in place by one step along `grads`."""
+        _check_update(parameters, grads)
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter -= self.learning_rate * grad
 
@@ -93,6 +106,7 @@ def train(
         optimizer=optimizer, learning_rate=learning_rate, steps=steps, record_every=record_every
     )
     epsilon = require_real("epsilon", epsilon, minimum=0.0, exclusive=True)
+    epsilon_on_raw = require_flag("epsilon_on_raw", epsilon_on_raw)
     require_mlp(model)
     sizes = model.layer_sizes
     x, y = check_batch(x, y, loss=loss, n_in=sizes[0], n_out=sizes[-1])

@@ -1,0 +1,211 @@
+"""What watching a training run costs: the monitor against what people write by hand.
+
+    python benchmarks/monitor.py [--framework pytorch tf] [--rounds 12] [--every 10]
+
+A 20-layer width-256 ReLU perceptron at batch 64 is trained by several loops in turn, ten steps of
+each per round, in one run on one thread, so that a busy machine slows all of them alike. Printed is
+the median over the rounds of each loop's time over that of the bare loop in the same round:
+
+    bare      no monitoring
+    monitor   GradientFlowMonitor(every=10)
+    loop      the lectures' own: one `.norm().item()` per parameter, at every step
+    hooks     a backward hook per layer that keeps a norm as a float, at every step
+    histogram a 64-bin histogram per parameter and gradient, as `wandb.watch` logs, every 10 steps
+    wandb     `wandb.watch(log="all", log_freq=10)` itself, offline, if it is installed
+
+The loops other than the monitor see weight gradients only (the hooks: activation gradients only).
+Exit status 1 if the monitor costs more than 3 % of a step.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# Read once, when the frameworks are loaded: timings with more threads than free cores say nothing.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+             "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # fmt: skip
+    os.environ[name] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the course need not be installed
+
+DEPTH, WIDTH, BATCH, STEPS = 20, 256, 64, 10
+BAR = 1.03
+
+
+def interleave(loops, rounds):
+    """Return each loop's median ratio to the first, and the first's median milliseconds."""
+    for run in loops.values():
+        run()
+    times = {name: [] for name in loops}
+    for k in range(rounds):
+        order = list(loops) if k % 2 else list(reversed(loops))
+        for name in order:
+            start = time.process_time()
+            loops[name]()
+            times[name].append((time.process_time() - start) / STEPS)
+    bare = times["bare"]
+    ratios = {
+        name: statistics.median(t / b for t, b in zip(spent, bare, strict=True))
+        for name, spent in times.items()
+    }
+    return ratios, 1e3 * statistics.median(bare)
+
+
+def pytorch_loops(every, rule_name):
+    """Return the loops in PyTorch, each with a model of its own."""
+    import torch
+    from torch import nn
+
+    from course_lib.pytorch import GradientFlowMonitor
+
+    torch.set_num_threads(1)
+    x = torch.randn(BATCH, WIDTH, generator=torch.Generator().manual_seed(0))
+    x.requires_grad_()  # full backward hooks warn without it; all loops pay for it alike
+
+    def build():
+        torch.manual_seed(0)
+        parts = [p for _ in range(DEPTH) for p in (nn.Linear(WIDTH, WIDTH), nn.ReLU())][:-1]
+        model = nn.Sequential(*parts)
+        for layer in model[::2]:
+            nn.init.kaiming_normal_(layer.weight)
+        rule = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[rule_name]
+        return model, rule(model.parameters(), lr=1e-4)
+
+    def loop(after=None, prepare=None):
+        model, rule = build()
+        if prepare:
+            prepare(model, rule)
+        count = iter(range(10**9))
+
+        def run():
+            for _ in range(STEPS):
+                rule.zero_grad()
+                model(x).square().mean().backward()
+                if after:
+                    after(model, next(count))
+                rule.step()
+
+        return run
+
+    def norms(model, step):
+        for parameter in model.parameters():
+            parameter.grad.norm().item()
+
+    def histograms(model, step):
+        if step % every == 0:
+            for parameter in model.parameters():
+                for values in (parameter.detach(), parameter.grad):
+                    torch.histc(values, bins=64).tolist()
+
+    def hooks(model, rule):
+        seen = {}
+        for k, layer in enumerate(model):
+            layer.register_full_backward_hook(
+                lambda m, i, o, k=k: seen.__setitem__(k, o[0].norm().item())
+            )
+
+    def monitored(model, rule):
+        GradientFlowMonitor(model, optimizer=rule, every=every).__enter__()
+
+    loops = {"bare": loop(), "monitor": loop(prepare=monitored), "loop": loop(norms),
+             "hooks": loop(prepare=hooks), "histogram": loop(histograms)}  # fmt: skip
+    try:
+        import wandb
+    except ModuleNotFoundError:
+        print("(wandb is not installed: its own loop is left out)")
+    else:
+        folder = tempfile.mkdtemp()
+        run = wandb.init(mode="offline", dir=folder, settings=wandb.Settings(silent=True))
+        loops["wandb"] = loop(
+            lambda model, step: run.log({"step": step}),
+            lambda model, rule: run.watch(model, log="all", log_freq=every),
+        )
+    return loops
+
+
+def tf_loops(every, rule_name):
+    """Return the loops in TensorFlow, compiled, each with a model of its own."""
+    import keras
+    import tensorflow as tf
+
+    from course_lib.tf import GradientFlowMonitor
+
+    x = tf.random.stateless_normal((BATCH, WIDTH), seed=(0, 0))
+
+    def build():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((WIDTH,))])
+        for k in range(DEPTH):
+            last = k == DEPTH - 1
+            model.add(keras.layers.Dense(WIDTH, None if last else "relu",
+                                         kernel_initializer="he_normal"))  # fmt: skip
+        rule = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[rule_name]
+        return model, rule(1e-4)
+
+    def loop(wrap, after=None):
+        model, rule = build()
+
+        def step(x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.square(model(x, training=True)))
+            grads = tape.gradient(loss, model.trainable_variables)
+            rule.apply_gradients(zip(grads, model.trainable_variables, strict=True))
+            return grads if after else loss
+
+        step, count = wrap(step, model, rule), iter(range(10**9))
+
+        def run():
+            for _ in range(STEPS):
+                result = step(x)
+                if after:
+                    after(result, model, next(count))
+
+        return run
+
+    def plain(step, model, rule):
+        return tf.function(step)
+
+    def monitored(step, model, rule):
+        return GradientFlowMonitor(model, optimizer=rule, every=every).function(step)
+
+    def norms(grads, model, step):
+        for grad in grads:
+            float(tf.norm(grad))
+
+    def histograms(grads, model, step):
+        if step % every == 0:
+            for values in (*grads, *(v.value for v in model.trainable_variables)):
+                low, high = tf.reduce_min(values), tf.reduce_max(values) + 1e-12
+                tf.histogram_fixed_width(values, [low, high], 64).numpy()
+
+    return {"bare": loop(plain), "monitor": loop(monitored), "loop": loop(plain, norms),
+            "histogram": loop(plain, histograms)}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--framework", nargs="+", default=["pytorch", "tf"])
+    parser.add_argument("--optimizer", nargs="+", default=["sgd", "adam"])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--every", type=int, default=10)
+    given = parser.parse_args()
+    print(f"{DEPTH} layers of width {WIDTH}, batch {BATCH}, every={given.every}, one thread, "
+          f"median of {given.rounds} interleaved rounds of {STEPS} steps")  # fmt: skip
+    failed = False
+    for framework in given.framework:
+        loops = {"pytorch": pytorch_loops, "tf": tf_loops}[framework]
+        for rule in given.optimizer:
+            ratios, bare = interleave(loops(given.every, rule), given.rounds)
+            shown = "  ".join(f"{name} {100 * (r - 1):+.1f} %" for name, r in ratios.items())
+            good = ratios["monitor"] <= BAR
+            failed |= not good
+            print(f"{framework:<8} {rule:<5} step {bare:5.1f} ms  {shown}"
+                  f"{'' if good else '  ABOVE THE BAR'}", flush=True)  # fmt: skip
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

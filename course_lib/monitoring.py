@@ -1,0 +1,389 @@
+r"""What a monitor records of a training run, for any model: framework-free and bounded in memory.
+
+`GradientFlowMonitor` in `course_lib.pytorch` and `course_lib.tf` measures on the device, hands over
+one `Sample` per sampled step, and a `FlowRecorder` keeps them; `record` is what came of it.
+
+Four states of a unit are told apart (see also `course_lib.inspection`): *inactive* on an input
+(a ReLU whose output is 0 there), *dead* (inactive on every input looked at), *always-on* (active on
+every input, so that the unit is linear), and *saturated* (its slope is below a share s of the
+largest slope its activation can have, $|f'(z)| < s \sup|f'|$, as in `course_lib.saturation`).
+Source: glorot2010 (activations and gradients over layers and steps as the thing to watch).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import nan
+
+import numpy as np
+
+from course_lib._validation import require_integer, require_real
+from course_lib.activations import get_activation
+from course_lib.results import decades, format_number
+
+ONE_SIDED = ("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "softplus")
+"""Activations with an active side, h > 0. The others (sigmoid, tanh) are only flat or steep."""
+
+ACTIVATION_KINDS = (*ONE_SIDED, "sigmoid", "tanh")
+
+
+@lru_cache(maxsize=64)
+def flat_below(name: str, share: float) -> float:
+    r"""Return the largest z on a fine grid such that $|f'| < s \sup|f'|$ everywhere below it."""
+    f = get_activation(name)
+    z = np.linspace(-40.0, 5.0, 45001)
+    steep = np.abs(f.derivative(z)) >= share * f.supremum
+    return float(z[np.argmax(steep)]) if steep.any() else np.inf
+
+
+def flat_mask(name: str, h: object, z: object, share: float) -> object | None:
+    """Return where an activation is saturated, as a mask of h's framework and shape.
+
+    Arguments:
+        name: one of `ACTIVATION_KINDS`.
+        h: the outputs, an array of NumPy, PyTorch or TensorFlow.
+        z: the preactivations, or None if they are not at hand.
+        share: the share s of the largest slope.
+
+    None where nothing can be said: a leaky ReLU is nowhere flat, and a GELU or SiLU cannot be
+    judged from its output alone, which takes the same value at two preactivations.
+    """
+    if name == "relu":
+        return h <= 0
+    if name == "relu6":
+        return (h <= 0) | (h >= 6)
+    if name == "sigmoid":
+        return 4 * h * (1 - h) < share
+    if name == "tanh":
+        return 1 - h * h < share
+    if name == "elu":  # the slope is h + 1 on the left, with alpha = 1
+        return h < share - 1
+    if name == "softplus":  # the slope is 1 - exp(-h)
+        return h < -np.log1p(-share)
+    if name in ("gelu", "silu") and z is not None:
+        return z < flat_below(name, share)
+    return None
+
+
+@dataclass
+class Site:
+    """What one call of one layer gave in one sampled step; numbers may still be on the device.
+
+    Fields:
+        name: the layer, with "#2" for its second call in the same pass.
+        kind: its class.
+        activation: one of `ACTIVATION_KINDS`, or None.
+        size: number of entries of the output.
+        rows: number of values per unit: inputs, times positions for images and sequences.
+        norm, grad_norm: Euclidean norms of the output and of the loss's gradient at it.
+        active, flat: how many of a unit's values are above 0, or saturated, shape (units,).
+    """
+
+    name: str
+    kind: str
+    activation: str | None
+    size: int
+    rows: int
+    norm: object = None
+    grad_norm: object = None
+    active: object = None
+    flat: object = None
+
+
+@dataclass
+class ParameterState:
+    """What one parameter gave in one sampled step; `layer` owns it, `ndim` is its rank."""
+
+    name: str
+    layer: str
+    ndim: int
+    trainable: bool
+    grad_norm: object = None
+    norm: object = None
+    update: object = None
+
+
+_SITE_SLOTS = ("norm", "grad_norm", "active", "flat")
+_PARAMETER_SLOTS = ("grad_norm", "norm", "update")
+
+
+@dataclass
+class Sample:
+    """One sampled step. `gradient_scale` is what a loss scaler multiplied the loss by."""
+
+    step: int
+    sites: list[Site]
+    parameters: list[ParameterState]
+    gradient_scale: object = None
+
+    def slots(self) -> list[tuple[object, str]]:
+        """Return every (object, field) that holds a number, in a fixed order."""
+        found = [
+            (owner, name)
+            for owners, names in ((self.sites, _SITE_SLOTS), (self.parameters, _PARAMETER_SLOTS))
+            for owner in owners
+            for name in names
+            if getattr(owner, name) is not None
+        ]
+        return found if self.gradient_scale is None else [*found, (self, "gradient_scale")]
+
+    def fill(self, values: list) -> None:
+        """Replace what the slots hold by numbers on the host, and undo the loss scaling."""
+        for (owner, name), value in zip(self.slots(), values, strict=True):
+            if type(value) is not float and name not in ("active", "flat"):
+                value = float(value.reshape(()))
+            setattr(owner, name, value)
+        if self.gradient_scale is not None:
+            for owner in (*self.sites, *self.parameters):
+                if owner.grad_norm is not None:
+                    owner.grad_norm /= self.gradient_scale
+
+
+@dataclass(frozen=True)
+class NonFiniteEvent:
+    """The first time that a quantity of one layer or parameter was not finite.
+
+    Fields:
+        step: the sampled step, counted from 0.
+        where: the layer or the parameter.
+        quantity: "activation", "activation gradient", "weight gradient" or "weight".
+        value: "nan" or "inf".
+    """
+
+    step: int
+    where: str
+    quantity: str
+    value: str
+
+
+@dataclass(frozen=True, eq=False)
+class FlowRecord:
+    r"""What a `GradientFlowMonitor` saw: R sampled steps, K layers, P parameters.
+
+    Layers stand in the order in which they ran, so that column 0 is nearest to the input; a layer
+    that ran twice in a pass has a second column "name#2". NaN marks what does not apply or was not
+    there (the active fraction of a linear layer, the gradient of a frozen one).
+
+    Fields:
+        framework: "PyTorch" or "TensorFlow".
+        every: sampling interval asked for; `steps` shows the one in force after thinning.
+        layers, kinds, activations: name, class and activation (or None) per layer.
+        steps: the sampled steps, shape (R,); step 0 is before the first update.
+        activation_scales: root mean square of the output's entries, (R, K).
+        activation_grad_norms: $\|\partial\mathcal{L}/\partial h\|$ over the batch, (R, K).
+        active_fractions: fraction of the values above 0, one-sided activations only, (R, K).
+        dead_fractions: fraction of the units off on the whole sampled batch, one-sided
+            activations only, (R, K).
+        always_on_fractions: fraction of the units above 0 on the whole batch, (R, K).
+        saturated_fractions: fraction of the values at which the activation is flat, (R, K).
+        parameters, parameter_layers, parameter_ranks, trainable: per parameter.
+        weight_grad_norms: norm of the gradient as the backward pass left it, before any
+            clipping, (R, P).
+        weight_norms: norm of the parameter before the update, (R, P).
+        update_ratios: norm of the update over that norm, (R, P); NaN for an all-zero parameter.
+        unit_active_fractions: per layer, in the last sampled batch, shape (units,), or None.
+        unit_last_active: per layer, the last sampled step at which each unit was active on any
+            input, -1 if at none, shape (units,), or None.
+        nonfinite: the first time per place, in the order in which a step computes them.
+    """
+
+    framework: str
+    every: int
+    layers: tuple[str, ...]
+    kinds: tuple[str, ...] = field(repr=False)
+    activations: tuple[str | None, ...] = field(repr=False)
+    steps: np.ndarray = field(repr=False)
+    activation_scales: np.ndarray = field(repr=False)
+    activation_grad_norms: np.ndarray = field(repr=False)
+    active_fractions: np.ndarray = field(repr=False)
+    dead_fractions: np.ndarray = field(repr=False)
+    always_on_fractions: np.ndarray = field(repr=False)
+    saturated_fractions: np.ndarray = field(repr=False)
+    parameters: tuple[str, ...] = field(repr=False)
+    parameter_layers: tuple[str, ...] = field(repr=False)
+    parameter_ranks: tuple[int, ...] = field(repr=False)
+    trainable: tuple[bool, ...] = field(repr=False)
+    weight_grad_norms: np.ndarray = field(repr=False)
+    weight_norms: np.ndarray = field(repr=False)
+    update_ratios: np.ndarray = field(repr=False)
+    unit_active_fractions: tuple[np.ndarray | None, ...] = field(repr=False)
+    unit_last_active: tuple[np.ndarray | None, ...] = field(repr=False)
+    nonfinite: tuple[NonFiniteEvent, ...] = ()
+
+    def __len__(self) -> int:
+        """The number R of sampled steps."""
+        return len(self.steps)
+
+    @property
+    def global_norms(self) -> np.ndarray:
+        """The norm of all parameters' gradients as one vector, in float64, shape (R,)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            kept = np.where(np.isnan(self.weight_grad_norms), 0.0, self.weight_grad_norms)
+            total = np.sqrt(np.sum(kept**2, axis=1))
+        lost = {e.step for e in self.nonfinite if e.quantity == "weight gradient"}
+        total[np.isin(self.steps, list(lost))] = np.nan
+        return total
+
+    def describe(self) -> str:
+        """Say how many steps were sampled, and how the gradient changes from last to first."""
+        if len(self) == 0:
+            return f"{self.framework}: no step was sampled."
+        norms = self.activation_grad_norms[-1]
+        known = np.flatnonzero(np.isfinite(norms) & (norms > 0))
+        text = (
+            f"{self.framework}, {len(self)} sampled steps from {self.steps[0]} to "
+            f"{self.steps[-1]}, {len(self.layers)} layer outputs, {len(self.parameters)} parameters"
+        )
+        if len(known) > 1:
+            first, last = known[0], known[-1]
+            text += (
+                f"; in the last one the activation gradient goes from {format_number(norms[last])} "
+                f"at {self.layers[last]} to {format_number(norms[first])} at {self.layers[first]} "
+                f"({decades(norms[last], norms[first]):+.1f} decades)"
+            )
+        if self.nonfinite:
+            event = self.nonfinite[0]
+            text += (
+                f"; first not finite: the {event.quantity} of {event.where} ({event.value}) at "
+                f"step {event.step}"
+            )
+        return text + "."
+
+    def to_json(self) -> str:
+        """Return the whole record as JSON; what is not finite becomes null, "inf" or "-inf"."""
+        return json.dumps({name: _plain(value) for name, value in vars(self).items()})
+
+
+def _plain(value: object) -> object:
+    """Return `value` in JSON's types."""
+    if isinstance(value, (np.ndarray, tuple, list)):
+        return [_plain(v) for v in value]
+    if isinstance(value, NonFiniteEvent):
+        return vars(value)
+    if isinstance(value, (np.bool_, np.integer)):
+        return value.item()
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        if np.isnan(number):
+            return None
+        return number if np.isfinite(number) else str(number)
+    return value
+
+
+class FlowRecorder:
+    """Keeps samples within a bound: when full, every second one goes and the interval doubles.
+
+    Arguments:
+        framework: "PyTorch" or "TensorFlow".
+        every: sampling interval in steps, at least 1.
+        max_records: how many samples are kept, at least 2.
+        share: the share s of the largest slope below which a value counts as saturated.
+    """
+
+    MAX_EVENTS = 200
+
+    def __init__(self, *, framework: str, every: int, max_records: int, share: float) -> None:
+        self.framework = framework
+        self.every = require_integer("every", every, minimum=1)
+        self.max_records = require_integer("max_records", max_records, minimum=2)
+        self.share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
+        self.interval = self.every
+        self.rows: list[tuple[int, dict, dict]] = []
+        self.layers: dict[str, tuple[str, str | None]] = {}
+        self.parameters: dict[str, ParameterState] = {}
+        self.units: dict[str, tuple[np.ndarray, int, np.ndarray]] = {}
+        self.events: dict[tuple[str, str], NonFiniteEvent] = {}
+
+    def wants(self, step: int) -> bool:
+        """Return whether `step` is due by the interval in force."""
+        return step % self.interval == 0
+
+    def add(self, sample: Sample) -> None:
+        """Store one filled sample."""
+        sites = {site.name: self._measure(site, sample.step) for site in sample.sites}
+        for site in sample.sites:
+            self.layers[site.name] = (site.kind, site.activation)
+        parameters = {}
+        for state in sample.parameters:
+            self.parameters[state.name] = state
+            grad, norm, update = (
+                nan if v is None else v for v in (state.grad_norm, state.norm, state.update)
+            )
+            parameters[state.name] = (grad, norm, update / norm if norm else nan)
+        self._notice(sample)
+        self.rows.append((sample.step, sites, parameters))
+        if len(self.rows) > self.max_records:
+            self.interval *= 2
+            self.rows = [row for row in self.rows if row[0] % self.interval == 0] or self.rows[::2]
+
+    def _measure(self, site: Site, step: int) -> tuple[float, ...]:
+        scale = nan if site.norm is None else site.norm / math.sqrt(max(site.size, 1))
+        grad = nan if site.grad_norm is None else site.grad_norm
+        active = dead = always = saturated = nan
+        flat, rows = site.flat, site.rows
+        if site.active is not None and site.activation in ONE_SIDED:
+            active = float(site.active.sum()) / site.size
+            always = np.count_nonzero(site.active == rows) / len(site.active)
+            before = self.units.get(site.name)
+            last = np.full(len(site.active), -1) if before is None else before[2]
+            last[site.active > 0] = step
+            self.units[site.name] = (site.active, rows, last)
+            flat = rows - site.active if site.activation == "relu" else flat
+        if flat is not None:
+            saturated = float(flat.sum()) / site.size
+            if site.activation in ONE_SIDED:
+                dead = np.count_nonzero(flat == rows) / len(flat)
+        return scale, grad, active, dead, always, saturated
+
+    def _notice(self, sample: Sample) -> None:
+        """Keep the first non-finite value per place, in the order of a step's computations."""
+        backwards = list(reversed(sample.parameters))
+        for quantity, name, owners in (
+            ("activation", "norm", sample.sites),
+            ("activation gradient", "grad_norm", list(reversed(sample.sites))),
+            ("weight gradient", "grad_norm", backwards),
+            ("weight", "norm", sample.parameters),
+        ):
+            for owner in owners:
+                value = getattr(owner, name)
+                if value is None or math.isfinite(value):
+                    continue
+                key = (quantity, owner.name)
+                if key in self.events:
+                    continue
+                if len(self.events) < self.MAX_EVENTS:
+                    what = "nan" if np.isnan(value) else "inf"
+                    self.events[key] = NonFiniteEvent(sample.step, owner.name, quantity, what)
+
+    def _table(self, which: int, names: tuple[str, ...], column: int, width: int) -> np.ndarray:
+        missing = (np.nan,) * width
+        rows = [[row[which].get(name, missing)[column] for name in names] for row in self.rows]
+        return np.array(rows, dtype=np.float64).reshape(len(self.rows), len(names))
+
+    def record(self) -> FlowRecord:
+        """Return what was kept so far."""
+        layers, parameters = tuple(self.layers), tuple(self.parameters)
+        tables = [self._table(1, layers, column, 6) for column in range(6)]
+        weights = [self._table(2, parameters, column, 3) for column in range(3)]
+        owners = self.parameters.values()
+        units = [self.units.get(name) for name in layers]
+        return FlowRecord(
+            self.framework,
+            self.every,
+            layers,
+            tuple(kind for kind, _ in self.layers.values()),
+            tuple(activation for _, activation in self.layers.values()),
+            np.array([row[0] for row in self.rows], dtype=np.int64),
+            *tables,
+            parameters,
+            tuple(p.layer for p in owners),
+            tuple(p.ndim for p in owners),
+            tuple(p.trainable for p in owners),
+            *weights,
+            tuple(None if u is None else u[0] / u[1] for u in units),
+            tuple(None if u is None else u[2].copy() for u in units),
+            tuple(self.events.values()),
+        )

@@ -1,0 +1,306 @@
+"""Inspect any PyTorch model once: its units, its Jacobian, its clipping, its recurrent layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from course_lib._validation import require_choice, require_integer, require_real, require_seed
+from course_lib.inspection import (
+    SPECTRUM_METHODS,
+    ClipAudit,
+    JacobianSpectrum,
+    LayerUnits,
+    UnitReport,
+    audit_clipping,
+    noise_floor,
+    randomized_singular_values,
+)
+from course_lib.monitoring import ONE_SIDED
+from course_lib.pytorch.bptt import bptt_profile
+from course_lib.pytorch.monitor import FlowProbe
+from course_lib.recurrent_results import BPTTProfile
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model into evaluation mode, and give every module its own mode back on leaving."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _like_model(model: nn.Module, x: object) -> torch.Tensor:
+    """Return x on the model's device, in its precision unless x holds integers."""
+    x = torch.as_tensor(x)
+    first = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if first is None:
+        return x
+    return x.to(first.device, first.dtype) if x.is_floating_point() else x.to(first.device)
+
+
+def dead_units(
+    model: nn.Module, x: object, *, batch_size: int = 256, share: float = 0.1
+) -> UnitReport:
+    """Return how often every unit of every activation is on and flat, over all of x.
+
+    Arguments:
+        model: any module; modules and functional activations are found alike. It is run in
+            evaluation mode, and left in the mode in which it was.
+        x: the inputs, first axis over the data set; an array or a tensor.
+        batch_size: how many are run at a time.
+        share: the share of the largest slope below which a value counts as saturated.
+    """
+    batch_size = require_integer("batch_size", batch_size, minimum=1)
+    share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
+    totals: dict[str, list] = {}
+    with evaluating(model), torch.enable_grad():  # functional activations leave a trace in a graph
+        x = _like_model(model, x)
+        if x.ndim == 0 or len(x) == 0:
+            raise ValueError(f"`x` (shape {tuple(x.shape)}) must hold at least one input.")
+        if x.is_floating_point():
+            x = x.detach().requires_grad_()
+        for rows in x.split(batch_size):
+            probe = FlowProbe(model, share=share, max_calls=64)
+            probe.attach()
+            try:
+                model(rows)
+            finally:
+                probe.detach()
+            for site in probe.current.sites:
+                if site.activation is not None:
+                    _add_counts(totals, site)
+    layers = [
+        LayerUnits(
+            name,
+            activation,
+            active / rows if activation in ONE_SIDED else None,
+            None if flat is None else flat / rows,
+        )
+        for name, (activation, rows, active, flat) in totals.items()
+    ]
+    return UnitReport("PyTorch", len(x), share, tuple(layers))
+
+
+def _add_counts(totals: dict, site: object) -> None:
+    active, flat = (
+        None if v is None else v.cpu().double().numpy() for v in (site.active, site.flat)
+    )
+    before = totals.get(site.name)
+    if before is None:
+        totals[site.name] = [site.activation, site.rows, active, flat]
+        return
+    before[1] += site.rows
+    before[2] = None if active is None else before[2] + active
+    before[3] = None if flat is None else before[3] + flat
+
+
+def saturation(
+    model: nn.Module, x: object, *, batch_size: int = 256, share: float = 0.1
+) -> dict[str, float]:
+    r"""Return, by layer, the fraction of values at which $|f'(z)| < s \sup|f'|$, over all of x.
+
+    The arguments are those of `dead_units`; layers whose activation has no flat part are left out.
+    """
+    report = dead_units(model, x, batch_size=batch_size, share=share)
+    found = {layer.name: layer.saturated_fraction for layer in report.layers}
+    return {name: value for name, value in found.items() if value == value}
+
+
+def jacobian_spectrum(
+    model: nn.Module,
+    x: object,
+    *,
+    method: str = "exact",
+    rank: int = 8,
+    iterations: int = 8,
+    seed: int = 0,
+) -> JacobianSpectrum:
+    r"""Return the singular values of $\partial f/\partial x$ at one input x (no batch axis).
+
+    Arguments:
+        model: any module with a tensor in and a tensor out; run in evaluation mode.
+        x: one input, of any shape; both sides are flattened.
+        method: "exact" (the whole matrix, n or m passes), "product" (an `nn.Sequential`: each
+            stage's matrix, multiplied in float64), or "randomized" (the `rank` largest from
+            products with vectors, for large models).
+        rank, iterations, seed: of the randomized method.
+    """
+    method = require_choice("method", method, SPECTRUM_METHODS)
+    with evaluating(model):
+        x = _like_model(model, x).detach()
+        if method == "product" and not isinstance(model, nn.Sequential):
+            raise TypeError(f"`model` (a {type(model).__name__}) must be an nn.Sequential.")
+        dtype = str(x.dtype).removeprefix("torch.")
+        eps = torch.finfo(x.dtype).eps
+        if method == "randomized":
+            rank = require_integer("rank", rank, minimum=1)
+            iterations = require_integer("iterations", iterations, minimum=1)
+            values, shape = _randomized(
+                model, x, rank=rank, iterations=iterations, seed=require_seed(seed)
+            )
+            factors = 1
+        else:
+            stages = list(model) if method == "product" else [model]
+            matrices = _stage_jacobians(stages, x)
+            matrix = matrices[0]
+            for stage in matrices[1:]:
+                matrix = stage @ matrix
+            shape, factors = matrix.shape, len(matrices)
+            if not np.all(np.isfinite(matrix)):
+                raise ValueError("`model` must have a finite Jacobian at `x`.")
+            values = np.linalg.svd(matrix, compute_uv=False)
+    floor = noise_floor(values, shape, eps, factors=factors)
+    return JacobianSpectrum("PyTorch", dtype, method, tuple(map(int, shape)), values, floor)
+
+
+def _one(model: nn.Module, h: torch.Tensor) -> torch.Tensor:
+    return model(h.unsqueeze(0)).squeeze(0)
+
+
+def _stage_jacobians(stages: Sequence[nn.Module], x: torch.Tensor) -> list[np.ndarray]:
+    matrices = []
+    for stage in stages:
+        # An in-place activation would overwrite the input of which we want the derivative.
+        jacobian = torch.autograd.functional.jacobian(lambda h, f=stage: _one(f, h.clone()), x)
+        matrices.append(jacobian.reshape(-1, x.numel()).double().cpu().numpy())
+        with torch.no_grad():
+            x = _one(stage, x.clone())
+    return matrices
+
+
+def _randomized(
+    model: nn.Module, x: torch.Tensor, *, rank: int, iterations: int, seed: int
+) -> tuple[np.ndarray, tuple[int, int]]:
+    with torch.enable_grad():
+        start = x.clone().requires_grad_()
+        output = _one(model, start.clone())
+        m, n = output.numel(), x.numel()
+        probe = torch.zeros_like(output, requires_grad=True)
+        # J^T u is linear in u: its derivative by u, along v, is J v (the double-backward trick).
+        (pulled,) = torch.autograd.grad(output, start, probe, create_graph=True)
+
+        def columns(source: torch.Tensor, wrt: torch.Tensor, vectors: np.ndarray) -> np.ndarray:
+            found = []
+            for vector in vectors.T:
+                v = torch.as_tensor(vector, device=x.device).to(x.dtype).reshape(source.shape)
+                grad = torch.autograd.grad(source, wrt, v, retain_graph=True)[0]
+                found.append(grad.reshape(-1).double().cpu().numpy())
+            return np.stack(found, axis=1)
+
+        values = randomized_singular_values(
+            lambda v: columns(pulled, probe, v), lambda u: columns(output, start, u),
+            size=n, rank=min(rank, m, n), iterations=iterations, seed=seed,
+        )  # fmt: skip
+    return values, (m, n)
+
+
+def clip_audit(
+    model: nn.Module,
+    gradients: Sequence[torch.Tensor | None] | None = None,
+    *,
+    method: str = "global_norm",
+    threshold: float,
+) -> ClipAudit:
+    """Return what clipping would do to the gradients that the model's parameters hold.
+
+    Arguments:
+        model: any module after `backward()` (and `scaler.unscale_`); nothing is changed.
+        gradients: one per parameter, None entries left out; the parameters' `.grad` if None.
+        method: "value" (`clip_grad_value_`), "norm" (`clip_grad_norm_` on each tensor by itself)
+            or "global_norm" (`clip_grad_norm_` on all).
+        threshold: > 0.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
+    named = list(model.named_parameters())
+    grads = [p.grad for _, p in named] if gradients is None else list(gradients)
+    if len(grads) != len(named):
+        raise ValueError(f"`gradients` (length {len(grads)}) must have length {len(named)}.")
+    held = [(n, g.detach()) for (n, _), g in zip(named, grads, strict=True) if g is not None]
+    held = [(n, g.to_dense() if g.is_sparse else g) for n, g in held]
+    reported = torch.nn.utils.get_total_norm([g for _, g in held]).item() if held else 0.0
+    return audit_clipping(
+        [n for n, _ in held],
+        [g.double().cpu().numpy() for _, g in held],
+        method=method,
+        threshold=threshold,
+        reported_norm=reported,
+        framework="PyTorch",
+        slack=1e-6,
+    )
+
+
+def bptt_gradient_profile(model: nn.Module, x: object) -> dict[str, BPTTProfile]:
+    """Return the gradient's norm over time for every recurrent layer of a model, by name.
+
+    Fused `nn.RNN`, `nn.LSTM` and `nn.GRU` do not show their steps to hooks. What goes into each
+    of them is caught, every layer and direction is taken by itself, and `bptt_profile` gives the
+    profile of a loss at its last step. Names are those of the modules, with the parameters'
+    suffix (`_l1`, `_l0_reverse`) where a module has several layers or directions.
+    """
+    caught: dict[str, torch.Tensor] = {}
+
+    def catch(name: str) -> object:
+        def hook(module: nn.Module, inputs: tuple) -> None:
+            given = inputs[0]
+            if isinstance(given, nn.utils.rnn.PackedSequence):
+                raise ValueError(f"`x` must reach {name} as a padded tensor, not packed.")
+            given = given.unsqueeze(0 if module.batch_first else 1) if given.ndim == 2 else given
+            caught.setdefault(name, given if module.batch_first else given.transpose(0, 1))
+
+        return hook
+
+    with evaluating(model):
+        found = {n or type(m).__name__: m for n, m in model.named_modules()
+                 if isinstance(m, nn.RNNBase)}  # fmt: skip
+        if not found:
+            raise ValueError("`model` must hold an nn.RNN, nn.LSTM or nn.GRU.")
+        handles = [m.register_forward_pre_hook(catch(n)) for n, m in found.items()]
+        try:
+            with torch.no_grad():
+                model(_like_model(model, x))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {
+            name + suffix: bptt_profile(layer, h.detach())
+            for name, inputs in caught.items()
+            for suffix, layer, h in _single_layers(found[name], inputs)
+        }
+
+
+@torch.no_grad()
+def _single_layers(
+    module: nn.RNNBase, x: torch.Tensor
+) -> Iterator[tuple[str, nn.RNNBase, torch.Tensor]]:
+    """Yield (suffix, one-layer copy, its inputs (batch, T, n)) for each layer and direction."""
+    if getattr(module, "proj_size", 0):
+        raise ValueError("`model` has an LSTM with `proj_size`, which has no closed recursion.")
+    suffixes = ["", "_reverse"] if module.bidirectional else [""]
+    several = module.num_layers * len(suffixes) > 1
+    options = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
+    for k in range(module.num_layers):
+        outputs = []
+        for direction in suffixes:
+            with torch.random.fork_rng(devices=[]):  # the copy draws weights first
+                layer = type(module)(
+                    x.shape[2], module.hidden_size, bias=module.bias, batch_first=True, **options
+                ).to(x)
+            for name, parameter in layer.named_parameters():
+                parameter.copy_(getattr(module, f"{name.removesuffix('_l0')}_l{k}{direction}"))
+            given = x.flip(1) if direction else x
+            yield (f"_l{k}{direction}" if several else ""), layer, given
+            h = layer(given)[0]
+            outputs.append(h.flip(1) if direction else h)
+        x = torch.cat(outputs, dim=2)

@@ -1,0 +1,270 @@
+"""Inspect any Keras model once: its units, its Jacobian, its clipping, its recurrent layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from course_lib._validation import require_choice, require_integer, require_real, require_seed
+from course_lib.inspection import (
+    SPECTRUM_METHODS,
+    ClipAudit,
+    JacobianSpectrum,
+    LayerUnits,
+    UnitReport,
+    audit_clipping,
+    noise_floor,
+    randomized_singular_values,
+)
+from course_lib.monitoring import ONE_SIDED
+from course_lib.recurrent_results import BPTTProfile
+from course_lib.tf.bptt import bptt_profile
+from course_lib.tf.probes import Trace, instrumented, named_layers, override, restore
+
+
+def _require_model(model: object) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` (a {type(model).__name__}) must be a keras.Model.")
+
+
+def _like_model(model: keras.Model, x: object) -> tf.Tensor:
+    """Return x in the model's precision, unless it holds integers."""
+    x = tf.convert_to_tensor(x)
+    return tf.cast(x, model.compute_dtype) if x.dtype.is_floating else x
+
+
+def dead_units(
+    model: keras.Model, x: object, *, batch_size: int = 256, share: float = 0.1
+) -> UnitReport:
+    """Return how often every unit of every activation is on and flat, over all of x.
+
+    Arguments:
+        model: any Keras model; it is called with `training=False`.
+        x: the inputs, first axis over the data set.
+        batch_size: how many are run at a time.
+        share: the share of the largest slope below which a value counts as saturated.
+    """
+    _require_model(model)
+    batch_size = require_integer("batch_size", batch_size, minimum=1)
+    share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
+    x = _like_model(model, x)
+    if x.shape.rank == 0 or len(x) == 0:
+        raise ValueError(f"`x` (shape {tuple(x.shape)}) must hold at least one input.")
+    totals: dict[str, list] = {}
+    for start in range(0, len(x), batch_size):
+        # Traced as a graph, in which an activation at the end of a custom layer can be seen.
+        for name, activation, rows, active, flat in _count(model, x[start : start + batch_size],
+                                                           share):  # fmt: skip
+            before = totals.setdefault(name, [activation, 0, 0.0, 0.0])
+            before[1] += rows
+            before[2] = None if active is None else before[2] + active
+            before[3] = None if flat is None else before[3] + flat
+    layers = [
+        LayerUnits(
+            name,
+            activation,
+            active / rows if activation in ONE_SIDED else None,
+            None if flat is None else flat / rows,
+        )
+        for name, (activation, rows, active, flat) in totals.items()
+    ]
+    return UnitReport("TensorFlow", len(x), share, tuple(layers))
+
+
+def _count(model: keras.Model, x: tf.Tensor, share: float) -> list[tuple]:
+    traces = []
+
+    @tf.autograph.experimental.do_not_convert
+    def run(rows: tf.Tensor) -> tf.Tensor:
+        trace = Trace(model, share=share, max_calls=64)
+        with instrumented(trace, []):
+            model(rows, training=False)
+        traces.append(trace)
+        return trace.pack()
+
+    vector = tf.function(run)(x).numpy()
+    sites = traces[-1].unpack(0, vector).sites
+    return [
+        (s.name, s.activation, s.rows, s.active, s.flat) for s in sites if s.activation is not None
+    ]
+
+
+def saturation(
+    model: keras.Model, x: object, *, batch_size: int = 256, share: float = 0.1
+) -> dict[str, float]:
+    r"""Return, by layer, the fraction of values at which $|f'(z)| < s \sup|f'|$, over all of x.
+
+    The arguments are those of `dead_units`; layers whose activation has no flat part are left out.
+    """
+    report = dead_units(model, x, batch_size=batch_size, share=share)
+    found = {layer.name: layer.saturated_fraction for layer in report.layers}
+    return {name: value for name, value in found.items() if value == value}
+
+
+def jacobian_spectrum(
+    model: keras.Model,
+    x: object,
+    *,
+    method: str = "exact",
+    rank: int = 8,
+    iterations: int = 8,
+    seed: int = 0,
+) -> JacobianSpectrum:
+    r"""Return the singular values of $\partial f/\partial x$ at one input x (no batch axis).
+
+    Arguments:
+        model: any Keras model with a tensor in and a tensor out, called with `training=False`.
+        x: one input, of any shape; both sides are flattened.
+        method: "exact" (the whole matrix), "product" (a `keras.Sequential`: each layer's matrix,
+            multiplied in float64), or "randomized" (the `rank` largest from products with
+            vectors, for large models).
+        rank, iterations, seed: of the randomized method.
+    """
+    _require_model(model)
+    method = require_choice("method", method, SPECTRUM_METHODS)
+    x = _like_model(model, x)[None]
+    if method == "product" and not isinstance(model, keras.Sequential):
+        raise TypeError(f"`model` (a {type(model).__name__}) must be a keras.Sequential.")
+    eps = np.finfo(x.dtype.as_numpy_dtype).eps
+    if method == "randomized":
+        rank = require_integer("rank", rank, minimum=1)
+        iterations = require_integer("iterations", iterations, minimum=1)
+        values, shape = _randomized(
+            model, x, rank=rank, iterations=iterations, seed=require_seed(seed)
+        )
+        factors = 1
+    else:
+        stages, matrix = (model.layers if method == "product" else [model]), None
+        for stage in stages:
+            own, x = _jacobian(stage, x)
+            matrix = own if matrix is None else own @ matrix
+        shape, factors = matrix.shape, len(stages)
+        if not np.all(np.isfinite(matrix)):
+            raise ValueError("`model` must have a finite Jacobian at `x`.")
+        values = np.linalg.svd(matrix, compute_uv=False)
+    floor = noise_floor(values, shape, eps, factors=factors)
+    name = x.dtype.name
+    return JacobianSpectrum("TensorFlow", name, method, tuple(map(int, shape)), values, floor)
+
+
+def _call(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
+    return layer(x, training=False) if layer._call_has_training_arg else layer(x)
+
+
+def _jacobian(layer: keras.Layer, x: tf.Tensor) -> tuple[np.ndarray, tf.Tensor]:
+    """Return the float64 Jacobian (m, n) at x (1, ...), one backward pass per row, and f(x)."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        output = _call(layer, x)
+        parts = tf.unstack(tf.reshape(output, [-1]))
+    zero = tf.zeros_like(x)
+    rows = [tape.gradient(part, x) for part in parts]
+    rows = [tf.reshape(zero if row is None else row, [-1]) for row in rows]
+    return tf.cast(tf.stack(rows), tf.float64).numpy(), output
+
+
+def _randomized(
+    model: keras.Model, x: tf.Tensor, *, rank: int, iterations: int, seed: int
+) -> tuple[np.ndarray, tuple[int, int]]:
+    m, n = int(tf.size(_call(model, x))), int(tf.size(x))
+
+    @tf.function
+    def push(v: tf.Tensor) -> tf.Tensor:
+        with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
+            output = _call(model, x)
+        return accumulator.jvp(output, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    @tf.function
+    def pull(u: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            output = _call(model, x)
+        return tape.gradient(output, x, output_gradients=tf.reshape(u, tf.shape(output)))
+
+    def columns(function: object, vectors: np.ndarray, shape: object) -> np.ndarray:
+        found = [function(tf.reshape(tf.cast(v, x.dtype), shape)) for v in vectors.T]
+        return np.stack([np.asarray(f, np.float64).ravel() for f in found], axis=1)
+
+    values = randomized_singular_values(
+        lambda v: columns(push, v, x.shape), lambda u: columns(pull, u, [-1]),
+        size=n, rank=min(rank, m, n), iterations=iterations, seed=seed,
+    )  # fmt: skip
+    return values, (m, n)
+
+
+def clip_audit(
+    model: keras.Model,
+    gradients: Sequence[tf.Tensor | None],
+    *,
+    method: str = "global_norm",
+    threshold: float,
+) -> ClipAudit:
+    """Return what clipping would do to a gradient.
+
+    Arguments:
+        model: any Keras model.
+        gradients: what `tape.gradient` gave for `model.trainable_variables`; None is left out.
+        method: "value" (Keras's `clipvalue`), "norm" (`clipnorm`, which is per tensor) or
+            "global_norm" (`global_clipnorm`, `tf.clip_by_global_norm`).
+        threshold: > 0.
+    """
+    _require_model(model)
+    variables, gradients = model.trainable_variables, list(gradients)
+    if len(gradients) != len(variables):
+        count = len(variables)
+        raise ValueError(f"`gradients` (length {len(gradients)}) must have length {count}.")
+    held = [
+        (v.path, tf.convert_to_tensor(g))
+        for v, g in zip(variables, gradients, strict=True)
+        if g is not None
+    ]
+    reported = float(tf.linalg.global_norm([g for _, g in held])) if held else 0.0
+    return audit_clipping(
+        [n for n, _ in held],
+        [tf.cast(g, tf.float64).numpy() for _, g in held],
+        method=method,
+        threshold=threshold,
+        # What is not finite comes out of clip_by_global_norm as NaN throughout.
+        reported_norm=reported if np.isfinite(reported) else float("nan"),
+        framework="TensorFlow",
+    )
+
+
+def bptt_gradient_profile(model: keras.Model, x: object) -> dict[str, BPTTProfile]:
+    """Return the gradient's norm over time for every SimpleRNN, LSTM and GRU of a model, by name.
+
+    What goes into each of them is caught, and `bptt_profile` gives the profile of a loss at its
+    last step; a layer that runs backwards gets its input reversed.
+    """
+    _require_model(model)
+    kinds = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
+    found = [(n, layer) for n, layer in named_layers(model) if isinstance(layer, kinds)]
+    if not found:
+        raise ValueError("`model` must hold a SimpleRNN, LSTM or GRU layer.")
+    caught: dict[str, tf.Tensor] = {}
+    patched: list = []
+
+    def catch(name: str, call: object) -> object:
+        def caught_call(sequences: tf.Tensor, *args: object, **kwargs: object) -> object:
+            caught.setdefault(name, sequences)
+            return call(sequences, *args, **kwargs)
+
+        return caught_call
+
+    try:
+        for name, layer in found:
+            override(layer, "call", catch(name, layer.call), patched)
+        _call(model, _like_model(model, x))
+    finally:
+        restore(patched)
+    return {
+        name: bptt_profile(
+            layer.cell,
+            (tf.reverse(caught[name], [1]) if layer.go_backwards else caught[name]).numpy(),
+        )
+        for name, layer in found
+        if name in caught
+    }
