@@ -40,7 +40,10 @@ REPLACEMENTS = (
     (re.compile(r' role="list"(?= class="citation-list)'), ""),
     (re.compile(r' id="\w+-content"'), ""),
     (re.compile(r'(?<=<div class="proof admonition") id="proof"'), ""),  # each unnamed proof
-    (re.compile(r'<th class="head[^"]*"><p></p></th>'), "<td></td>"),
+    (re.compile(r'<th class="(?:head|stub)[^"]*">(?:<p></p>)?</th>'), "<td></td>"),
+    # Whatever may have to scroll sideways can be reached with the keyboard, with or without
+    # scripts; course.js takes the stop away again where nothing scrolls.
+    (re.compile(r'(<div class="highlight">)<pre>'), r'\1<pre tabindex="0">'),
 )
 
 
@@ -69,7 +72,8 @@ def name_rows(table: nodes.table) -> None:
 
 
 def visit_table(translator, node: scrolling_table) -> None:
-    translator.body.append('<div class="table-scroll" role="group" aria-label="Table">')
+    frame = '<div class="table-scroll" tabindex="0" role="group" aria-label="Table">'
+    translator.body.append(frame)
 
 
 def depart_table(translator, node: scrolling_table) -> None:

@@ -116,7 +116,8 @@ def visit_inline(translator, node: nodes.math) -> None:
 def visit_block(translator, node: nodes.math_block) -> None:
     formula = rendered_or_warned(node, as_one_formula(node.astext()), display=True)
     translator.body.append(translator.starttag(node, "div", CLASS="math-block"))
-    translator.body.append(f'<div class="math-scroll" role="group" aria-label="Formula">{formula}')
+    frame = '<div class="math-scroll" tabindex="0" role="group" aria-label="Formula">'
+    translator.body.append(frame + formula)
     translator.body.append("</div>")
     if node.get("number"):
         number = get_node_equation_number(translator, node)

@@ -10,6 +10,8 @@ in the same run (nothing is executed twice), by eye rather than by byte:
    a color channel) of the best of these displacements is kept; then the other way round.
 3. A touching group of at least `MIN_GROUP` pixels whose distance exceeds `COLOR_TOLERANCE` is a
    changed picture.
+4. So is a fainter change of a whole area: a square of `BLOCK` pixels in which every pixel differs
+   by more than `BLOCK_TOLERANCE`. A displacement by a pixel changes edges, never such a square.
 
 So a line, a marker or a word may sit up to one pixel elsewhere and be antialiased accordingly,
 which is what another processor, font hinting or the last digits of a float do. A marker moved by
@@ -43,6 +45,10 @@ PICTURE_TYPES = ("image/png", "image/jpeg")
 # hinting leave groups of at most 4 pixels beyond this; two digits at 6 points at least 15.
 COLOR_TOLERANCE = 36
 MIN_GROUP = 8
+# Above one step of the 16 levels that `course_lib.plots.show` keeps of each color channel: another
+# machine may round to the next one.
+BLOCK_TOLERANCE = 20
+BLOCK = 6
 SIZE_TOLERANCE = 1  # pixels; bbox_inches="tight" rounds the size of the whole picture
 STEPS = np.arange(-4, 5) / 4  # displacements tried in each direction, in pixels
 MARGIN = 2  # pixels around a difference that are needed to judge it
@@ -120,7 +126,9 @@ def compare_pictures(stored: str | bytes, fresh: str | bytes) -> PictureDifferen
     is_opaque = min(old[..., 3].min(), new[..., 3].min()) == 255.0
     old, new = (on_pages(p[:height, :width], is_opaque) for p in (old, new))
     distance = np.zeros((height, width), dtype=np.float32)
-    in_place = ndimage.uniform_filter(np.abs(old - new).max(axis=-1), 3, mode="nearest")
+    difference = np.abs(old - new).max(axis=-1)
+    areas = ndimage.binary_opening(difference > BLOCK_TOLERANCE, np.ones((BLOCK, BLOCK)))
+    in_place = ndimage.uniform_filter(difference, 3, mode="nearest")
     rows, columns = np.nonzero(in_place > COLOR_TOLERANCE)
     if rows.size:
         # Outside this window each patch agrees where it lies, so no displacement need be tried.
@@ -130,12 +138,13 @@ def compare_pictures(stored: str | bytes, fresh: str | bytes) -> PictureDifferen
         )
         old, new = old[window], new[window]
         distance[window] = np.maximum(distances(old, new), distances(new, old))
-    return find_groups(distance)
+    distance[areas] = np.maximum(distance, difference)[areas]
+    return find_groups(distance, areas | (distance > COLOR_TOLERANCE))
 
 
-def find_groups(distance: np.ndarray) -> PictureDifference | None:
+def find_groups(distance: np.ndarray, is_off: np.ndarray) -> PictureDifference | None:
     """Group the pixels that are too far off; None if no group is large enough to be seen."""
-    labels, count = ndimage.label(distance > COLOR_TOLERANCE, structure=np.ones((3, 3)))
+    labels, count = ndimage.label(is_off, structure=np.ones((3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
     if sizes.max() < MIN_GROUP:

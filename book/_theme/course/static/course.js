@@ -77,13 +77,14 @@ window.addEventListener("storage", (event) => {
 });
 
 // What scrolls sideways can be reached and scrolled with the keyboard -----------------------------
+// (The page says so for all that may scroll; sections out of view are not measured until they come.)
 const scrollers = document.querySelectorAll(".math-scroll, .table-scroll, .highlight pre, .output");
 const resized = new ResizeObserver((entries) => {
   // First all the reading, then all the writing: mixed, each write would force a new layout.
   const scrolling = entries.map(({ target }) => target.scrollWidth > target.clientWidth);
   entries.forEach(({ target }, index) => {
     if (scrolling[index]) target.tabIndex = 0;
-    else if (target.hasAttribute("tabindex")) target.removeAttribute("tabindex");
+    else if (target !== document.activeElement) target.removeAttribute("tabindex");
   });
 });
 scrollers.forEach((scroller) => resized.observe(scroller));
