@@ -65,7 +65,7 @@ lock: env-test  ## write requirements.lock anew from pyproject.toml
 	@$(VENV_PYTHON) book/_tools/lock.py
 
 clean:  ## remove what was built; .venv too with ALL=1
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf _build build .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find book course_lib tests exercises solutions -name __pycache__ -type d -prune -exec rm -rf {} +
 	$(if $(ALL),rm -rf .venv)
 

@@ -107,6 +107,20 @@ def test_a_block_of_ten_by_ten_pixels_is_found_in_its_place(levels, corner):
     assert f"x {left}..{right}, y {top}..{bottom}" in difference.describe()
 
 
+@pytest.mark.parametrize("levels", [24, 32])
+def test_a_faint_block_of_eight_by_eight_pixels_is_found(levels):
+    pixels = drawn_pixels()
+    faint = pixels.copy()
+    faint[20:28, 330:338] -= levels
+    assert compare_pictures(encode(pixels), encode(faint)) is not None
+
+
+def test_an_area_one_color_step_lighter_passes():
+    """`show` keeps 16 levels of each channel; another machine may round to the next one."""
+    pixels = np.full((60, 80, 3), 102)
+    assert compare_pictures(encode(pixels), encode(pixels + 17)) is None
+
+
 def test_a_block_on_a_curve_is_found():
     pixels = drawn_pixels()
     pixels[120:130, 195:205] = (200, 0, 0)

@@ -237,3 +237,17 @@ def test_figures_draw_what_they_are_given():
     axes = plots.plot_power_chains({"half": power_chain(0.5, 200, dtype="float32")})
     assert axes.get_lines()[0].get_xdata()[-1] == 149
     plt.close("all")
+
+
+def test_the_printed_readings_are_evaluated_as_printed():
+    """The two wrong readings, multiplied out here term by term for three square layers."""
+    rng = np.random.default_rng(5)
+    w = [rng.normal(size=(4, 4)) for _ in range(3)]
+    model = reference.MLP(w, [np.zeros(4)] * 3, ("tanh",) * 3)
+    x, g = rng.normal(size=4), rng.normal(size=4)
+    d = [np.diag(1.0 - np.tanh(z[0]) ** 2) for z in model.forward(x[None, :]).preactivations]
+    index_before = g @ (w[1].T @ d[0]) @ (w[2].T @ d[1])
+    index_own = g @ (w[1].T @ d[1]) @ (w[2].T @ d[2])
+    found = compare_readings(model, x, g)
+    np.testing.assert_allclose(found.readings[0], index_before, rtol=1e-12)
+    np.testing.assert_allclose(found.readings[1], index_own, rtol=1e-12)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
-from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from course_lib import MLPWeights, NetworkSpec, draw_weights, reference
 from course_lib.activations import ACTIVATIONS, get_activation
