@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from course_lib import clipping
 from course_lib._validation import require_choice, require_real
 from course_lib.monitoring import ONE_SIDED
 from course_lib.results import format_number
@@ -238,15 +239,12 @@ class ClipAudit:
 def angle_between(a: np.ndarray, b: np.ndarray) -> float:
     """Return the angle between two vectors in degrees, in float64; NaN if one is 0 or not finite.
 
-    From the half-angle formula, which is exact near 0 where the arc cosine is not.
+    `course_lib.clipping.angle_between`, for an audit that must go on when a gradient overflowed.
     """
     a, b = (np.asarray(v, dtype=np.float64).ravel() for v in (a, b))
-    sizes = measure_norm(a), measure_norm(b)
-    if not all(np.isfinite(size) and size > 0 for size in sizes):
+    if not (np.all(np.isfinite(a)) and np.all(np.isfinite(b))):
         return float("nan")
-    a, b = a / sizes[0], b / sizes[1]
-    half = np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b))
-    return float(np.degrees(2 * half))
+    return clipping.angle_between([a], [b])
 
 
 def audit_clipping(
