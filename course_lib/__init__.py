@@ -25,13 +25,16 @@ __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "Finding",
     "GradientFlow",
     "LayerJacobians",
     "MLPWeights",
     "NetworkSpec",
     "RecurrentSpec",
     "RecurrentWeights",
+    "Report",
     "TrainingRun",
+    "diagnose",
     "draw_matrix",
     "draw_recurrent_weights",
     "draw_weights",
@@ -39,3 +42,12 @@ __all__ = [
     "orthogonal_matrix",
     "rescale_spectral_norms",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load the diagnosis when it is first asked for: it would double the time of this import."""
+    if name in ("Finding", "Report", "diagnose"):
+        from course_lib import diagnosis
+
+        return getattr(diagnosis, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,115 @@
+"""From what was measured to what is wrong, where, and what to do: `diagnose` and its report.
+
+`thresholds` says what is compared with what; `depth`, `training`, `units` and `inspections` hold
+the checks; `report` holds what comes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from course_lib.diagnosis.depth import check_depth, depth_trend, diagnose_flow
+from course_lib.diagnosis.inspections import (
+    diagnose_clipping,
+    diagnose_profile,
+    diagnose_spectrum,
+)
+from course_lib.diagnosis.report import SEVERITIES, Finding, Report
+from course_lib.diagnosis.thresholds import (
+    ANGLE_WARNING,
+    DEAD_PROBLEM,
+    DEAD_WARNING,
+    DECADES_PROBLEM,
+    DECADES_WARNING,
+    SATURATED_PROBLEM,
+    SATURATED_WARNING,
+    SHRINK_WARNING,
+    SPIKE,
+    UPDATE_LOST,
+    UPDATE_PROBLEM,
+    UPDATE_STILL,
+    UPDATE_WARNING,
+)
+from course_lib.diagnosis.training import (
+    check_connections,
+    check_nonfinite,
+    check_time,
+    check_updates,
+)
+from course_lib.diagnosis.units import check_units, diagnose_units
+from course_lib.inspection import ClipAudit, JacobianSpectrum, UnitReport
+from course_lib.monitoring import FlowRecord
+from course_lib.recurrent_results import BPTTProfile
+from course_lib.results import GradientFlow
+
+__all__ = [
+    "ANGLE_WARNING",
+    "CHECKS",
+    "DEAD_PROBLEM",
+    "DEAD_WARNING",
+    "DECADES_PROBLEM",
+    "DECADES_WARNING",
+    "SATURATED_PROBLEM",
+    "SATURATED_WARNING",
+    "SEVERITIES",
+    "SHRINK_WARNING",
+    "SPIKE",
+    "UPDATE_LOST",
+    "UPDATE_PROBLEM",
+    "UPDATE_STILL",
+    "UPDATE_WARNING",
+    "Finding",
+    "Report",
+    "depth_trend",
+    "diagnose",
+    "diagnose_clipping",
+    "diagnose_flow",
+    "diagnose_profile",
+    "diagnose_record",
+    "diagnose_spectrum",
+    "diagnose_units",
+]
+
+
+def diagnose_record(record: FlowRecord) -> list[Finding]:
+    """Return the findings in a monitor's record."""
+    if len(record) == 0:
+        raise ValueError("`record` (0 samples) must hold at least one sampled step.")
+    checks = (check_nonfinite, check_depth, check_time, check_units, check_updates,
+              check_connections)  # fmt: skip
+    return [finding for check in checks for finding in check(record)]
+
+
+CHECKS: dict[type, Callable] = {
+    FlowRecord: diagnose_record,
+    GradientFlow: diagnose_flow,
+    UnitReport: diagnose_units,
+    JacobianSpectrum: diagnose_spectrum,
+    ClipAudit: diagnose_clipping,
+    BPTTProfile: diagnose_profile,
+}
+
+
+def diagnose(*results: object) -> Report:
+    """Return a report on any number of results: what, where, value, threshold, why, remedy.
+
+    Arguments:
+        results: a monitor (its record is read), `FlowRecord`, `GradientFlow`, `UnitReport`,
+            `JacobianSpectrum`, `ClipAudit`, `BPTTProfile`, or a dict of these.
+
+    Raises TypeError for anything else, and ValueError for a record without samples.
+    """
+    if not results:
+        raise ValueError("`results` (=()) must hold at least one result to diagnose.")
+    findings, subjects = [], []
+    queue = [part for r in results for part in (r.values() if isinstance(r, dict) else [r])]
+    for result in queue:
+        result = getattr(result, "record", result)
+        check = CHECKS.get(type(result))
+        if check is None:
+            names = ", ".join(kind.__name__ for kind in CHECKS)
+            raise TypeError(f"`results` (a {type(result).__name__}) must be one of {names}.")
+        findings += check(result)
+        subjects.append(result.describe())
+    findings.sort(key=lambda f: SEVERITIES.index(f.severity))
+    return Report(tuple(findings), tuple(subjects))

@@ -1,0 +1,101 @@
+"""Over the depth: gradients that vanish or explode, signals that shrink or grow."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.thresholds import DECADES_PROBLEM, DECADES_WARNING, graded
+from course_lib.monitoring import FlowRecord
+from course_lib.results import GradientFlow, format_number
+
+
+def depth_trend(norms: np.ndarray) -> float:
+    """Return by how many decades `norms`, first layer first, change from the last to the first.
+
+    The median slope over all pairs of layers (Theil and Sen), times the number of steps: a few
+    layers on side branches, whose gradients are smaller, do not sway it. Zeros count as 1e-330.
+    NaN for fewer than four layers.
+    """
+    norms = np.asarray(norms, dtype=np.float64)
+    places = np.flatnonzero(np.isfinite(norms))
+    if len(places) < 4:
+        return float("nan")
+    places = places[:: max(1, len(places) // 200)]
+    with np.errstate(divide="ignore"):
+        logs = np.maximum(np.log10(norms[places]), -330.0)
+    i, j = np.triu_indices(len(places), k=1)
+    slope = np.median((logs[j] - logs[i]) / (j - i))
+    return float(-slope * (len(places) - 1))
+
+
+def typical(table: np.ndarray) -> np.ndarray:
+    """Return the median over the steps, per column; NaN where there is nothing."""
+    table = np.where(np.isfinite(table), table, np.nan)
+    result = np.full(table.shape[1], np.nan)
+    known = ~np.all(np.isnan(table), axis=0) if len(table) else np.zeros(0, dtype=bool)
+    if known.any():
+        result[known] = np.nanmedian(table[:, known], axis=0)
+    return result
+
+
+def depth_finding(norms: np.ndarray, names: tuple[str, ...], note: str) -> list[Finding]:
+    trend = depth_trend(norms)
+    severity = graded(abs(trend), DECADES_PROBLEM, DECADES_WARNING)
+    if severity is None:
+        return []
+    known = np.flatnonzero(np.isfinite(norms))
+    first, last = names[known[0]], names[known[-1]]
+    per_layer = 10 ** (trend / (len(known) - 1))
+    vanishing = trend < 0
+    return [
+        Finding(
+            "vanishing_gradient" if vanishing else "exploding_gradient",
+            severity,
+            f"the activation gradient {'falls' if vanishing else 'grows'} by {abs(trend):.1f} "
+            f"decades towards the input, a factor of {format_number(per_layer)} per layer",
+            f"{last} to {first}",
+            trend,
+            -DECADES_PROBLEM if vanishing else DECADES_PROBLEM,
+            f"The layers' Jacobians {'shrink' if vanishing else 'stretch'} what passes.{note}",
+            "an initialization that fits the activation (He for ReLU, Xavier for tanh), "
+            "residual connections, normalization"
+            + ("; ReLU-like activations in place of sigmoid." if vanishing else "; clipping."),
+        )
+    ]
+
+
+def check_depth(record: FlowRecord) -> list[Finding]:
+    norms = typical(record.activation_grad_norms)
+    matrices = [k for k, rank in enumerate(record.parameter_ranks) if rank >= 2]
+    weights = depth_trend(typical(record.weight_grad_norms)[matrices])
+    note = ""
+    if abs(weights) < DECADES_WARNING:
+        note = f" Weight gradients ({weights:+.1f} decades) do not show it."
+    found = depth_finding(norms, record.layers, note)
+    scale = depth_trend(typical(record.activation_scales))
+    severity = graded(abs(scale), DECADES_PROBLEM, DECADES_WARNING)
+    if severity:
+        grows = scale < 0  # the trend is told from the last layer to the first
+        found.append(
+            Finding(
+                "growing_signal" if grows else "shrinking_signal", severity,
+                f"the activations' scale {'grows' if grows else 'falls'} by {abs(scale):.1f} "
+                "decades towards the output",
+                f"{record.layers[0]} to {record.layers[-1]}", -scale,
+                DECADES_PROBLEM if grows else -DECADES_PROBLEM,
+                "The forward pass loses or inflates the signal layer by layer.",
+                "a gain that keeps the variance, or normalization.",
+            )
+        )  # fmt: skip
+    return found
+
+
+def diagnose_flow(flow: GradientFlow) -> list[Finding]:
+    """Return the findings in one backward pass."""
+    names = tuple(f"layer {k}" for k in range(1, flow.depth + 1))
+    weights = depth_trend(flow.weight_grad_norms)
+    note = ""
+    if abs(weights) < DECADES_WARNING:
+        note = f" Weight gradients ({weights:+.1f} decades) do not show it."
+    return depth_finding(flow.activation_grad_norms, names, note)

@@ -1,0 +1,99 @@
+"""A finding, and the report of all findings: as text, as HTML in a notebook, as JSON."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from course_lib.results import format_number
+
+SEVERITIES = ("problem", "warning", "info")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Fields:
+        code: a short name, such as "vanishing_gradient".
+        severity: "problem", "warning" or "info".
+        what, where: what was seen, and in which layer, parameter or step.
+        value, threshold: the number, and the one that it was compared with.
+        why: why it matters, or how it comes about.
+        remedy: what to try first.
+    """
+
+    code: str
+    severity: str
+    what: str
+    where: str
+    value: float
+    threshold: float
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return (
+            f"[{self.severity}] {self.what} ({self.code}) at {self.where}: "
+            f"{format_number(self.value)} (threshold {format_number(self.threshold)}). "
+            f"{self.why} Try: {self.remedy}"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings, the worst first; `subjects` says what was looked at."""
+
+    findings: tuple[Finding, ...]
+    subjects: tuple[str, ...]
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """The findings of severity "problem"."""
+        return tuple(f for f in self.findings if f.severity == "problem")
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The findings' codes, the worst first."""
+        return tuple(f.code for f in self.findings)
+
+    def describe(self) -> str:
+        """Say how many findings there are, and name the first."""
+        if not self.findings:
+            return "Nothing found: no measured quantity is beyond its threshold."
+        counts = [f"{sum(f.severity == s for f in self.findings)} {s}" for s in SEVERITIES]
+        first = self.findings[0]
+        return f"Found {', '.join(counts)}; first: {first.what} at {first.where}."
+
+    def __str__(self) -> str:
+        return "\n".join([*self.subjects, self.describe(), *(f"- {f}" for f in self.findings)])
+
+    def to_json(self) -> str:
+        """Return the report as JSON; numbers that are not finite become strings."""
+
+        def plain(value: object) -> object:
+            finite = not isinstance(value, float) or np.isfinite(value)
+            return value if finite else str(value)
+
+        findings = [{k: plain(v) for k, v in asdict(f).items()} for f in self.findings]
+        return json.dumps({"subjects": self.subjects, "findings": findings}, indent=1)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<p>{html.escape(s)}</p>" for s in (*self.subjects, self.describe()))
+        if not self.findings:
+            return head
+        names = ("severity", "what", "where", "value", "threshold", "why", "remedy")
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(_cell(f, n))}</td>" for n in names) + "</tr>"
+            for f in self.findings
+        )
+        titles = "".join(f'<th scope="col">{n}</th>' for n in names)
+        return f"{head}<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _cell(finding: Finding, name: str) -> str:
+    value = getattr(finding, name)
+    return format_number(value) if isinstance(value, float) else str(value)

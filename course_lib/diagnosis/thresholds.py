@@ -1,0 +1,40 @@
+"""What every measured quantity is compared with, and why.
+
+No threshold is an absolute size of a gradient: that depends on the units of the loss, on the batch
+and on the number of parameters, and 1e-7 may be healthy. Compared are a layer with the layers of
+the same run, an update with the weight that it changes, and a step with the steps before it.
+"""
+
+from __future__ import annotations
+
+DECADES_PROBLEM = 3.0
+"""Across the depth: with one learning rate, the slow end then moves a thousand times less than the
+fast one, so that what one epoch teaches the one takes a thousand for the other (glorot2010)."""
+DECADES_WARNING = 2.0
+SPIKE = 100.0
+"""A step's global norm over the median of the steps before: ten times is common noise at small
+batches, a hundred times is one step that outweighs all the others (pascanu2013)."""
+DEAD_PROBLEM, DEAD_WARNING = 0.5, 0.25
+"""Of a layer's units. Half of a ReLU layer's *values* are 0 when all is well; a *unit* that is off
+on everything is lost. In a deep healthy network up to a quarter may be off on one small batch."""
+SATURATED_PROBLEM, SATURATED_WARNING = 0.5, 0.25
+"""Of a layer's values, at slopes below a tenth of the largest: half of them flat halves the squared
+gradient at least, in every such layer."""
+UPDATE_PROBLEM, UPDATE_WARNING = 0.3, 0.1
+"""Update over weight in one step: at 0.3 three steps replace the weights. 1e-3 is usual."""
+UPDATE_LOST = 6e-8
+"""Half a unit in the last place of float32: a smaller relative update is rounded away."""
+UPDATE_STILL = 1e-6
+"""A million steps to change a weight by its own size."""
+ANGLE_WARNING = 30.0
+"""Degrees by which clipping turns the gradient: above it, over 13 % of the length is lost to
+directions that are not the gradient's (1 - cos 30)."""
+SHRINK_WARNING = 100.0
+"""Global norm over threshold: clipping, not the learning rate, then sets the size of the step."""
+
+
+def graded(value: float, problem: float, warning: float) -> str | None:
+    """Return "problem", "warning" or None, by the first threshold that `value` reaches."""
+    if not value >= warning:
+        return None
+    return "problem" if value >= problem else "warning"

@@ -1,0 +1,118 @@
+"""Over the steps: what is not finite, jumps, moves too much or too little, or is cut off."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from course_lib.diagnosis.depth import typical
+from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.thresholds import (
+    SPIKE,
+    UPDATE_LOST,
+    UPDATE_PROBLEM,
+    UPDATE_STILL,
+    UPDATE_WARNING,
+    graded,
+)
+from course_lib.monitoring import FlowRecord
+
+
+def check_nonfinite(record: FlowRecord) -> list[Finding]:
+    if not record.nonfinite:
+        return []
+    event = record.nonfinite[0]
+    others = len(record.nonfinite) - 1
+    return [
+        Finding(
+            "non_finite", "problem",
+            f"the {event.quantity} is {event.value}" + (f", and {others} more" if others else ""),
+            f"{event.where}, step {event.step}",
+            float(event.value), float("inf"),
+            "It is the first in the order of computation; what follows is its consequence.",
+            "a smaller learning rate or warm-up, clipping by global norm, a guard that skips the "
+            "step, and a look at logarithms, divisions and square roots near zero.",
+        )
+    ]  # fmt: skip
+
+
+def check_time(record: FlowRecord) -> list[Finding]:
+    norms = record.global_norms
+    worst, place = 0.0, 0
+    for k in range(3, len(norms)):
+        before = norms[:k][np.isfinite(norms[:k])]
+        usual = np.median(before) if len(before) else 0.0
+        if usual > 0 and np.isfinite(norms[k]) and norms[k] / usual > worst:
+            worst, place = norms[k] / usual, k
+    if worst < SPIKE:
+        return []
+    lasting = np.median(norms[place:]) >= SPIKE * np.median(norms[:place])
+    return [
+        Finding(
+            "unstable_training", "problem" if lasting else "warning",
+            "the global gradient norm jumps above what was usual before",
+            f"step {int(record.steps[place])}", float(worst), SPIKE,
+            "One such step can undo all before it.",
+            "clipping by global norm, a smaller learning rate, warm-up.",
+        )
+    ]  # fmt: skip
+
+
+def check_updates(record: FlowRecord) -> list[Finding]:
+    found = []
+    ratios = typical(record.update_ratios)
+    columns = [
+        k for k, rank in enumerate(record.parameter_ranks)
+        if rank >= 2 and record.trainable[k] and np.isfinite(ratios[k])
+    ]  # fmt: skip
+    if not columns:
+        return []
+    largest = max(columns, key=lambda k: ratios[k])
+    severity = graded(ratios[largest], UPDATE_PROBLEM, UPDATE_WARNING)
+    if severity:
+        found.append(
+            Finding(
+                "large_update", severity, "one step changes the weight by a large part of its size",
+                record.parameters[largest], float(ratios[largest]),
+                UPDATE_PROBLEM if severity == "problem" else UPDATE_WARNING,
+                "A few steps replace what was learned or initialized.",
+                "a smaller learning rate, warm-up.",
+            )
+        )  # fmt: skip
+    still = [k for k in columns if 0 < ratios[k] < UPDATE_STILL]
+    if still:
+        k = min(still, key=lambda k: ratios[k])
+        lost = ratios[k] < UPDATE_LOST
+        found.append(
+            Finding(
+                "standing_still", "problem" if lost else "warning",
+                f"{len(still)} weights hardly move", record.parameters[k], float(ratios[k]),
+                UPDATE_LOST if lost else UPDATE_STILL,
+                "Relative updates below half a unit in the last place are rounded away."
+                if lost else "At this rate a weight needs a million steps to change by its size.",
+                "see the finding on vanishing gradients, if there is one; else a larger rate.",
+            )
+        )  # fmt: skip
+    return found
+
+
+def check_connections(record: FlowRecord) -> list[Finding]:
+    if len(record) == 0:
+        return []
+    silent = np.all(np.isnan(record.weight_grad_norms) | (record.weight_grad_norms == 0), axis=0)
+    cut = [k for k, gone in enumerate(silent) if gone and record.trainable[k]]
+    if not cut:
+        return []
+    ran = {name.split("#")[0] for name in record.layers}
+    active = [k for k in cut if record.parameter_layers[k] in ran]
+    first = (active or cut)[0]
+    return [
+        Finding(
+            "no_gradient", "problem" if active else "warning",
+            f"{len(cut)} trainable parameters never receive a gradient", record.parameters[first],
+            0.0, 0.0,
+            "The layer runs, but no gradient path leads to it from the loss." if active
+            else "The layer does not run.",
+            "look for detach(), no_grad, .numpy(), stop_gradient, argmax, a dead layer behind it, "
+            "or freeze the parameters if that is meant.",
+        )
+    ]  # fmt: skip
