@@ -25,7 +25,7 @@ export PYTHON OMP_NUM_THREADS TF_NUM_INTRAOP_THREADS TF_NUM_INTEROP_THREADS
 
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help book test test-notebooks lint refresh edit store serve lock clean env-book env-test
+.PHONY: help book test test-notebooks lint refresh edit store exercises serve lock clean env-book env-test
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -55,6 +55,9 @@ edit: env-test  ## NB=book/x.ipynb as a Python file, to edit in _build/edit
 store: env-test  ## put the edited file back into NB=book/x.ipynb, run and store it
 	@$(VENV_PYTHON) book/_tools/edit.py store "$(NB)"
 	@$(VENV_PYTHON) book/_tools/refresh.py "$(NB)"
+
+exercises: env-test  ## make the student notebooks in exercises/ from solutions/
+	@$(VENV_PYTHON) book/_tools/exercises.py
 
 serve: book  ## build the book and show it at http://localhost:8000
 	@echo "==> http://localhost:$(PORT) (stop with Ctrl-C)"

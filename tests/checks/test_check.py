@@ -193,12 +193,12 @@ def test_the_score_counts_what_was_passed(capsys, said):
     checks.score()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"chain_rule: 1 of {total} points"
-    assert lines[1] == f"  1 of 1  {TASK.title} (passed)"
+    assert lines[2] == f"  1 of 1  {TASK.title} (passed)"
     said(blank)
     checks.score()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"chain_rule: 0 of {total} points"
-    assert lines[1] == f"  0 of 1  {TASK.title} (not attempted)"
+    assert lines[2] == f"  0 of 1  {TASK.title} (not attempted)"
 
 
 def test_unknown_names_are_named():
