@@ -23,6 +23,13 @@ from course_lib.plots.clipping import (
     plot_final_losses,
     plot_spike_responses,
 )
+from course_lib.plots.diagnosis import (
+    plot_magnitude_history,
+    plot_magnitudes,
+    plot_run_chart,
+    plot_triage,
+    plot_units_sweep,
+)
 from course_lib.plots.display import show
 from course_lib.plots.flow import plot_gradient_norms
 from course_lib.plots.initialization import plot_signal_profiles, plot_weight_sizes
@@ -89,6 +96,8 @@ __all__ = [
     "plot_input_contributions",
     "plot_losses",
     "plot_lstm_paths",
+    "plot_magnitude_history",
+    "plot_magnitudes",
     "plot_monitored_run",
     "plot_norm_distributions",
     "plot_overflow",
@@ -99,6 +108,7 @@ __all__ = [
     "plot_product_norms",
     "plot_rate_sweeps",
     "plot_recurrent_runs",
+    "plot_run_chart",
     "plot_run_comparison",
     "plot_saturation",
     "plot_shape_chain",
@@ -110,7 +120,9 @@ __all__ = [
     "plot_stability_maps",
     "plot_stretching",
     "plot_time_contributions",
+    "plot_triage",
     "plot_unit_ranges",
+    "plot_units_sweep",
     "plot_unrolled_graph",
     "plot_weight_changes",
     "plot_weight_sizes",
