@@ -22,6 +22,11 @@ from course_lib.plain_data import to_plain
 PUBLIC_SEED = 0
 """The seed of the student's own check. A class is graded with another, which is kept secret."""
 
+IN_FLOAT32 = (
+    "a solution in float32 is right to about 1e-6; the foreseen mistakes differ by far more"
+)
+"""The reason for a tolerance that most tasks share."""
+
 NOTEBOOKS = (
     "chain_rule", "sigmoid_bound", "exploding_gradients", "bptt", "lstm_highway",
     "initialization", "activations_and_dead_units", "normalization_and_residuals",
