@@ -89,6 +89,7 @@ class Visit:
         self.tab.evaluate("""async () => {
             const pictures = [...document.images];
             pictures.forEach(picture => { picture.loading = "eager"; });
+            document.querySelectorAll(".quiz details").forEach(box => { box.open = true; });
             await Promise.all(pictures.map(picture => picture.decode()));
             await document.fonts.ready;
             for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
@@ -180,6 +181,48 @@ def test_both_frameworks_show_on_paper_and_without_scripts(visit, site, base_url
         assert panel.is_visible()
     assert plain.tab.locator(".tab-title").first.is_visible()
     assert not plain.tab.locator("[role=tablist]").first.is_visible()
+
+
+def test_an_option_shows_its_reason_from_the_keyboard_and_without_scripts(visit, site, base_url):
+    address = base_url + first_page_with(site, ".quiz-option")
+    for options in ({}, {"java_script_enabled": False}):
+        option = visit(address, **options).tab.locator(".quiz-option").first
+        reason = option.locator("p").first
+        assert not reason.is_visible()
+        option.locator("summary").press("Enter")
+        assert reason.inner_text().startswith(("Right. ", "No. "))
+
+
+def test_what_is_typed_is_answered_at_once(visit, base_url, docname):
+    tab = visit(f"{base_url}{docname}.html").tab
+    for form in tab.locator(".quiz-form").all():
+        field, verdict = form.locator("input"), form.locator(".quiz-verdict")
+        for mistake in form.locator(".quiz-mistake").all():
+            field.fill(mistake.get_attribute("data-value"))
+            field.press("Enter")
+            assert verdict.text_content().strip() == mistake.text_content().strip()
+        field.fill("perhaps")
+        field.press("Enter")
+        assert "type a number" in verdict.inner_text()
+        field.fill(form.get_attribute("data-answer"))
+        form.locator("button").click()
+        assert verdict.inner_text() == "Right."
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [("0.25", True), ("0,25", True), (" .25 ", True), ("1/4", True), ("25 %", True),
+     ("2.5e-1", True), ("2.5 * 10^-1", True), ("2,5·10^(-1)", True), ("250×10**-3", True),
+     ("0.24", False), ("-0.25", False), ("\N{MINUS SIGN}1/4", False), ("1/4/1", False),
+     ("0x1", False), ("", False), ("1e", False), ("a quarter", False)],
+)  # fmt: skip
+def test_numbers_are_read_as_people_write_them(visit, site, base_url, typed, right):
+    tab = visit(base_url + first_page_with(site, ".quiz-form")).tab
+    form = tab.locator(".quiz-form").first
+    form.evaluate("form => { form.dataset.answer = 0.25; form.dataset.tolerance = 0.001; }")
+    form.locator("input").fill(typed)
+    form.locator("button").click()
+    assert (form.locator(".quiz-verdict").inner_text() == "Right.") == right
 
 
 def test_the_color_mode_follows_the_system_and_then_the_reader(visit, site, base_url):

@@ -157,3 +157,32 @@ def test_the_front_door_leads_to_the_first_page(site):
     assert (site / target).is_file()
     assert target == f"{docnames()[0]}.html"
     assert door.title.get_text().strip()
+
+
+def chapters() -> list[str]:
+    """Return the chapters: the notebooks in `book/`, as the table of contents lists them."""
+    return [name for name in docnames() if (ROOT / f"{name}.ipynb").exists()
+            and name.startswith("book/")]
+
+
+@pytest.mark.parametrize("chapter", chapters())
+def test_a_chapter_asks_questions_that_answer_at_once(site, chapter):
+    page = parsed(site / f"{chapter}.html")
+    assert len(page.select(".quiz")) >= 4
+    assert page.select(".quiz-form"), "at least one answer is typed"
+    for quiz in page.select(".quiz:not(:has(.quiz-form))"):
+        assert len(quiz.select(".quiz-option.right")) == 1, quiz["id"]
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["sigmoid activations cause vanishing", "gradient clipping prevent explosion",
+     "intuition behind He initialization", "residual connections help gradient flow",
+     "backpropagation through time\u201d mean", "most important mathematical reason",
+     "which one crashes training", "clipping help with the vanishing",
+     "loss suddenly becomes NaN"],
+)  # fmt: skip
+def test_each_question_of_the_lectures_is_asked(site, question):
+    asked = [quiz.get_text() for chapter in chapters()
+             for quiz in parsed(site / f"{chapter}.html").select(".quiz-question")]
+    assert any(question in text for text in asked)

@@ -89,6 +89,35 @@ const resized = new ResizeObserver((entries) => {
 });
 scrollers.forEach((scroller) => resized.observe(scroller));
 
+// Answers that are typed --------------------------------------------------------------------------
+// A number as people write it: 0.25, 0,25, .25, 25 %, 1/4, 2.5e-1, 2.5 * 10^-1, with spaces or not.
+const readNumber = (text) => {
+  const plain = text.trim().replace(/\s+/g, "").replace(/[\u2212\u2013]/g, "-").replace(",", ".")
+    .replace(/[*x\u00d7\u00b7]10(?:\^|\*\*)\(?([+-]?\d+)\)?/i, "e$1").replace(/^10(?:\^|\*\*)\(?([+-]?\d+)\)?/, "1e$1");
+  const parts = plain.match(/^([^/%]+)(?:\/([^/%]+))?(%)?$/);
+  const number = (part) => (/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(part) ? Number(part) : NaN);
+  return parts ? number(parts[1]) / (parts[2] ? number(parts[2]) : 1) / (parts[3] ? 100 : 1) : NaN;
+};
+document.addEventListener("submit", (event) => {
+  const form = event.target.closest(".quiz-form");
+  if (!form) return;
+  event.preventDefault();
+  const verdict = form.querySelector(".quiz-verdict");
+  const value = readNumber(form.querySelector("input").value);
+  const answer = Number(form.dataset.answer), tolerance = Number(form.dataset.tolerance);
+  const right = Math.abs(value - answer) <= tolerance + 1e-12 * Math.abs(answer);
+  // A foreseen mistake may be decades smaller than the answer: it is met as closely in proportion.
+  const share = answer ? tolerance / Math.abs(answer) : 0.01;
+  const mistake = [...form.querySelectorAll(".quiz-mistake")].find((one) =>
+    Math.abs(value - Number(one.dataset.value)) <= (share + 1e-12) * Math.abs(Number(one.dataset.value)));
+  form.dataset.verdict = right ? "right" : "wrong";
+  verdict.replaceChildren();
+  if (!right && mistake) verdict.append(...[...mistake.childNodes].map((node) => node.cloneNode(true)));
+  else verdict.textContent = right ? "Right." : Number.isNaN(value)
+    ? "Please type a number, such as 0.25, 1/4, 25 % or 1e-7." : "No. Try again, or open the answer below.";
+  if (right) form.parentElement.querySelector(".quiz-answer").open = true;
+});
+
 // Copy buttons on code ----------------------------------------------------------------------------
 for (const block of document.querySelectorAll(".cell_input .highlight, article > * div[class*=highlight-] > .highlight")) {
   if (block.closest(".cell_output") || block.querySelector(".copy")) continue;
