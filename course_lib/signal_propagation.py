@@ -31,11 +31,16 @@ _NODES = 2e-3 * (np.arange(-4000, 4000) + 0.5)
 _MASSES = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
 
 
-def gaussian_mean_square(function: Callable[[np.ndarray], np.ndarray], variance: float) -> float:
-    r"""Return $\mathbb{E}[g(\sqrt{q}\,\xi)^2]$ for $\xi \sim N(0, 1)$ and $q$ = `variance` >= 0."""
+def gaussian_mean(function: Callable[[np.ndarray], np.ndarray], variance: float) -> float:
+    r"""Return $\mathbb{E}[g(\sqrt{q}\,\xi)]$ for $\xi \sim N(0, 1)$ and $q$ = `variance` >= 0."""
     variance = require_real("variance", variance, minimum=0.0)
     # A variance of 0 would put every node on the kink of ReLU.
-    return float(_MASSES @ function(np.sqrt(max(variance, 1e-300)) * _NODES) ** 2)
+    return float(_MASSES @ function(np.sqrt(max(variance, 1e-300)) * _NODES))
+
+
+def gaussian_mean_square(function: Callable[[np.ndarray], np.ndarray], variance: float) -> float:
+    r"""Return $\mathbb{E}[g(\sqrt{q}\,\xi)^2]$ for $\xi \sim N(0, 1)$ and $q$ = `variance` >= 0."""
+    return gaussian_mean(lambda z: function(z) ** 2, variance)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ from course_lib.pytorch.recurrent import (
 )
 from course_lib.pytorch.recurrent_training import evaluate_recurrent, train_recurrent
 from course_lib.pytorch.stability import train_monitored
+from course_lib.pytorch.stack import build_stack, stack_accuracy, stack_gradient_flow
 from course_lib.pytorch.training import train
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "bptt_profile",
     "build_mlp",
     "build_recurrent",
+    "build_stack",
     "clip_audit",
     "connectivity",
     "dead_units",
@@ -60,6 +62,8 @@ __all__ = [
     "recurrent_gradient_flow",
     "recurrent_weights",
     "saturation",
+    "stack_accuracy",
+    "stack_gradient_flow",
     "state_jacobians",
     "train",
     "train_monitored",

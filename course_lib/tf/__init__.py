@@ -54,6 +54,7 @@ from course_lib.tf.recurrent import (
 )
 from course_lib.tf.recurrent_training import evaluate_recurrent, train_recurrent
 from course_lib.tf.stability import train_monitored
+from course_lib.tf.stack import build_stack, stack_accuracy, stack_gradient_flow
 from course_lib.tf.training import train
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "bptt_profile",
     "build_mlp",
     "build_recurrent",
+    "build_stack",
     "clip_audit",
     "connectivity",
     "dead_units",
@@ -77,6 +79,8 @@ __all__ = [
     "recurrent_gradient_flow",
     "recurrent_weights",
     "saturation",
+    "stack_accuracy",
+    "stack_gradient_flow",
     "state_jacobians",
     "train",
     "train_monitored",
