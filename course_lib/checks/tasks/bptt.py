@@ -353,8 +353,8 @@ def _draw_starts(rng: np.random.Generator) -> list[Case]:
     cases = []
     for size in (2, 4):
         start = np.round(rng.uniform(0.2, 0.9, size=size) * rng.choice([-1.0, 1.0], size=size), 3)
-        radius = round(float(rng.uniform(1.5, 2.5)), 3)
-        cases.append(Case((start, 60, radius), f"{size} units and a spectral radius of {radius}"))
+        radius = round(float(rng.uniform(1.5, 1.9)), 3)
+        cases.append(Case((start, 40, radius), f"{size} units and a spectral radius of {radius}"))
     return cases
 
 
