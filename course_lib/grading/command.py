@@ -1,0 +1,322 @@
+"""The command `gradient-flow-grade`: what the teacher types, and what it says."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from course_lib.checks.task import tasks_of
+from course_lib.grading import run
+from course_lib.grading.errors import GradingError
+from course_lib.grading.grade import Grader
+from course_lib.grading.gradebook import write_changes
+from course_lib.grading.gradescope import make_results, write_bundle
+from course_lib.grading.roster import read_roster
+from course_lib.grading.sandbox import Limits
+from course_lib.grading.slots import Slot
+from course_lib.grading.store import Store, describe_run, to_json, write_whole
+from course_lib.grading.submissions import choose_assignment, find_submissions
+
+DESCRIPTION = """\
+Grade a folder of notebooks. Each is run in a sandbox, without network and apart from this machine
+and from every other submission; what its functions return is judged outside, on inputs drawn from
+your secret seed.
+
+  gradient-flow-grade submissions/ --seed-file seed.txt --roster roster.csv --out results/
+
+Other commands (each has its own --help):
+  gradient-flow-grade bundle          write an autograder for Gradescope
+  gradient-flow-grade containerfile   print a container in which to grade on macOS or Windows
+  gradient-flow-grade autograde       grade one submission (what the bundle runs)
+"""
+WRITES = """\
+In the folder of --out: grades.csv, summary.html, feedback/ (a page per submission), gradescope/
+(the same as results.json), and with a roster canvas.csv and moodle.csv. The same submissions, seed
+and course give the same bytes. Exit status: 0 graded, 2 refused (one sentence says why),
+130 interrupted (--resume goes on).
+"""
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the two ways to give the seed."""
+    seed = parser.add_mutually_exclusive_group(required=True)
+    seed.add_argument(
+        "--seed", help="the secret seed: any text; choose a long one, and another each term"
+    )
+    seed.add_argument(
+        "--seed-file", type=Path, metavar="FILE",
+        help="a file that holds the seed, so that it is in no list of processes and no history",
+    )  # fmt: skip
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the main command."""
+    parser = argparse.ArgumentParser(
+        prog="gradient-flow-grade", description=DESCRIPTION, epilog=WRITES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("folder", type=Path, help="the folder with what was handed in")
+    add_seed(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the folder for the results")
+    parser.add_argument(
+        "--roster", type=Path, metavar="CSV",
+        help="who is in the class: an export of Canvas or Moodle, or any CSV with one of the "
+        "columns id, email, name, login",
+    )  # fmt: skip
+    parser.add_argument(
+        "--assignment", metavar="NAME",
+        help="which notebook it is, such as chain_rule; left out, what most submissions say",
+    )  # fmt: skip
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume", action="store_true",
+        help="go on where a run was interrupted, or add new files to a finished one",
+    )  # fmt: skip
+    again.add_argument(
+        "--regrade", action="store_true",
+        help="grade all again, after a task or the seed has changed; earlier results are kept in "
+        "earlier-1, earlier-2 and so on, and changes.csv lists whose points differ",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="submissions at a time (default: %(default)s, the number of processors)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--time-limit", type=float, default=Limits.submission_seconds, metavar="SECONDS",
+        help="for one notebook, all cells and tasks (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cell-limit", type=float, default=Limits.cell_seconds, metavar="SECONDS",
+        help="for one cell (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--memory", type=int, default=Limits.memory >> 20, metavar="MB",
+        help="for one notebook, besides the frameworks (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dask", metavar="ADDRESS",
+        help="grade on this dask.distributed scheduler instead, such as tcp://10.0.0.1:8786",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unsafe-without-sandbox", action="store_true",
+        help="run student code WITHOUT a sandbox: it can then read and delete your files, use "
+        "your network and change grades. Only in a container or a machine that holds nothing else",
+    )  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {
+        "bundle": make_bundle, "containerfile": print_containerfile, "autograde": autograde,
+    }  # fmt: skip
+    try:
+        if given and given[0] in commands:
+            return commands[given[0]](given[1:])
+        return grade_class(given)
+    except GradingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. What is graded is kept: run it again with --resume.", file=sys.stderr)
+        return 130
+
+
+def read_seed(options: argparse.Namespace) -> str:
+    """Return the seed, or raise GradingError if it is none."""
+    if options.seed_file is not None:
+        try:
+            seed = options.seed_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeError):
+            raise GradingError(f"The seed file {options.seed_file} cannot be read.") from None
+    else:
+        seed = options.seed.strip()
+    if not seed or seed == "0":
+        raise GradingError("The seed must be a secret text; empty and 0 are known to everybody.")
+    return seed
+
+
+def require_assignment(name: str) -> str:
+    """Return the name of an assignment if it is one."""
+    try:
+        tasks_of(name)
+    except ValueError as error:
+        raise GradingError(f"There is no assignment {name!r}: {error}") from None
+    return name
+
+
+def read_limits(options: argparse.Namespace) -> Limits:
+    """Return the limits, or raise GradingError if one makes no sense."""
+    if options.jobs < 1 or options.memory < 64:
+        raise GradingError("--jobs must be at least 1 and --memory at least 64.")
+    if not (options.time_limit > 0 and options.cell_limit > 0):
+        raise GradingError("--time-limit and --cell-limit must be more than 0 seconds.")
+    return Limits(
+        submission_seconds=options.time_limit, cell_seconds=options.cell_limit,
+        memory=options.memory << 20,
+    )  # fmt: skip
+
+
+def grade_class(arguments: Sequence[str]) -> int:
+    """Grade a folder."""
+    options = build_parser().parse_args(arguments)
+    seed, limits = read_seed(options), read_limits(options)
+    roster = read_roster(options.roster) if options.roster else []
+    leave_out = [path for path in (options.roster, options.seed_file, options.out) if path]
+    submissions, aside = find_submissions(options.folder, leave_out)
+    if options.assignment:
+        assignment = require_assignment(options.assignment)
+    else:
+        assignment, votes = choose_assignment(submissions)
+        print(f"Assignment: {assignment}, named by {votes} of {len(submissions)} submissions.")
+    if aside:
+        print(f"Left aside, beside the notebooks: {len(aside)} other files.")
+    store = Store(options.out)
+    settings = describe_run(assignment, seed, limits)
+    require_free(options, store, settings)
+    options.out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with store.lock():
+        before = set_aside(options, store)
+        store.open()
+        store.write_run(settings)
+        work = run.plan_work(submissions, settings)
+        grade_work(options, work, Grader(assignment, seed, limits), store)
+        outputs = run.make_outputs(work, store, roster, assignment)
+        if before is not None and (changes := write_changes(before, outputs["grades.csv"])):
+            outputs["changes.csv"] = changes
+        kept = run.write_outputs(options.out, outputs)
+    if kept:
+        print(f"Earlier results are kept in {kept}.")
+    print(f"{len(submissions)} submissions graded. Results: {options.out / 'summary.html'}")
+    return 0
+
+
+def require_free(options: argparse.Namespace, store: Store, settings: dict) -> None:
+    """Raise GradingError if the output folder holds what this run must not touch or mix with."""
+    out = options.out
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise GradingError(f"{out} is not a folder.")
+    earlier = store.read_run()
+    if earlier is None:
+        if any(path.name != store.folder.name for path in out.iterdir()):
+            raise GradingError(f"{out} holds other files; name a new folder with --out.")
+        return
+    if options.regrade:
+        return
+    if not options.resume:
+        raise GradingError(
+            f"{out} holds results already. --resume goes on with them, --regrade grades all again "
+            "and keeps them aside; or name another folder with --out."
+        )
+    names = {"assignment": "for another assignment", "seed": "with another seed",
+             "course": "with another version of the tasks",
+             "limits": "with other limits"}  # fmt: skip
+    for name, words in names.items():
+        if earlier.get(name) != settings[name]:
+            raise GradingError(
+                f"The results in {out} were made {words}, and would be mixed. Use --regrade, or "
+                "another --out."
+            )
+
+
+def set_aside(options: argparse.Namespace, store: Store) -> bytes | None:
+    """For --regrade, put everything earlier aside; return the earlier grades.csv, if any."""
+    if not options.regrade or store.read_run() is None:
+        return None
+    grades = options.out / "grades.csv"
+    before = grades.read_bytes() if grades.exists() else None
+    kept = run.put_aside(options.out, [*run.find_outputs(options.out), *store.names()])
+    print(f"Earlier results are kept in {kept}.")
+    return before
+
+
+def grade_work(options: argparse.Namespace, work: run.Work, grader: Grader, store: Store) -> None:
+    """Grade what is missing, here or on a cluster."""
+    unsafe = options.unsafe_without_sandbox
+    if unsafe:
+        print("WITHOUT A SANDBOX: student code can do whatever you can.", file=sys.stderr)
+    if options.dask:
+        from course_lib.grading.cluster import grade_on_cluster
+
+        grade_on_cluster(options.dask, work, grader, store, run.show_progress, unsafe=unsafe)
+        return
+    with run.open_slots(grader.limits, unsafe=unsafe) as make_slot:
+        run.grade_missing(work, grader, store, make_slot, options.jobs, run.show_progress)
+
+
+def make_bundle(arguments: Sequence[str]) -> int:
+    """Write a bundle for Gradescope."""
+    parser = argparse.ArgumentParser(
+        prog="gradient-flow-grade bundle",
+        description="Write the zip file from which Gradescope builds an autograder. It holds the "
+        "seed: upload it to Gradescope and show it to nobody.",
+    )
+    parser.add_argument("--assignment", required=True, metavar="NAME", help="such as chain_rule")
+    add_seed(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="ZIP", help="the file to write")
+    options = parser.parse_args(arguments)
+    write_bundle(options.out, require_assignment(options.assignment), read_seed(options))
+    print(f"{options.out}: upload it under Configure Autograder, Zip file upload.")
+    return 0
+
+
+def print_containerfile(arguments: Sequence[str]) -> int:
+    """Print the container file."""
+    argparse.ArgumentParser(
+        prog="gradient-flow-grade containerfile",
+        description="Print a container file; its first lines say how to build and run it.",
+    ).parse_args(arguments)
+    text = resources.files("course_lib.grading").joinpath("Containerfile").read_text("utf-8")
+    print(text, end="")
+    return 0
+
+
+def autograde(arguments: Sequence[str]) -> int:
+    """Grade one submission and write Gradescope's results.json."""
+    parser = argparse.ArgumentParser(
+        prog="gradient-flow-grade autograde",
+        description="Grade the notebook in a folder and write the result as Gradescope reads it.",
+    )
+    parser.add_argument("folder", type=Path, help="the folder with the submission")
+    parser.add_argument("--assignment", required=True, metavar="NAME", help="such as chain_rule")
+    add_seed(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="JSON", help="the file to write")
+    parser.add_argument(
+        "--sandbox-if-possible", action="store_true",
+        help="where there is no sandbox, run the code as another user without one; only in a "
+        "container that is thrown away afterwards",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    grader = Grader(require_assignment(options.assignment), read_seed(options), Limits())
+    write_whole(options.out, to_json(make_results(grade_one(options, grader))))
+    return 0
+
+
+def grade_one(options: argparse.Namespace, grader: Grader) -> dict:
+    """Return the result of the folder's best notebook."""
+    submissions, _ = find_submissions(options.folder, [])
+    try:
+        with run.open_slots(grader.limits, unsafe=False) as make_slot:
+            return best_result(submissions, grader, make_slot)
+    except GradingError:
+        if not options.sandbox_if_possible:
+            raise
+    with run.open_slots(grader.limits, unsafe=True) as make_slot:
+        return best_result(submissions, grader, make_slot)
+
+
+def best_result(submissions: list, grader: Grader, make_slot: run.SlotMaker) -> dict:
+    """Grade each file; return the result with most points, the first of those."""
+    slot: Slot = make_slot(0)
+    try:
+        results = [run.grade_file(grader, slot, submission) for submission in submissions]
+    finally:
+        slot.close()
+    return max(results, key=lambda result: (result["points"], not result["problem"]))

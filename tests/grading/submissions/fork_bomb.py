@@ -1,0 +1,14 @@
+# Forks without end stop at the limit, and all of them are gone afterwards.
+# verdict: double=error total=passed
+# says: BlockingIOError|more memory than there is
+# %%
+def double(x):
+    import os, time
+    while True:
+        if os.fork() == 0:
+            time.sleep(1000)
+
+
+# %%
+def total(x):
+    return float(sum(x))

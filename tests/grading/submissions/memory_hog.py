@@ -1,0 +1,13 @@
+# A list that grows without end meets the limit on memory.
+# verdict: double=error total=passed
+# says: MemoryError|more memory than there is
+# %%
+def double(x):
+    kept = []
+    while True:
+        kept.append(bytearray(64 << 20))
+
+
+# %%
+def total(x):
+    return float(sum(x))

@@ -1,0 +1,40 @@
+"""Two tasks that a machine solves in no time, for testing what is around tasks."""
+
+from __future__ import annotations
+
+from course_lib.checks.task import Case, Misconception, Task
+
+SEED = "secret-seed-of-the-tests"
+
+
+def draw(rng):
+    """Lists of numbers, some of them negative."""
+    return [
+        Case(([*rng.normal(size=n).tolist(), -1.5],), f"{n + 1} numbers") for n in (2, 3, 5)
+    ]
+
+
+DOUBLE = Task(
+    id="toy/double", function="double", title="Twice each number", points=1, cases=draw,
+    reference=lambda x: [2.0 * v for v in x], rtol=1e-9, atol=1e-12,
+    tolerance_reason="one product", time_limit=0.4,
+    misconceptions=(
+        Misconception("square", lambda x: [v**2 for v in x], "This is the square of each."),
+        Misconception("identity", lambda x: x, "These are the numbers themselves."),
+    ),
+    hints=("Multiply.", "By two."),
+)  # fmt: skip
+TOTAL = Task(
+    id="toy/total", function="total", title="The sum", points=2, cases=draw,
+    reference=lambda x: float(sum(x)), rtol=1e-9, atol=1e-12,
+    tolerance_reason="a few sums", time_limit=0.4,
+    misconceptions=(
+        Misconception(
+            "absolute", lambda x: float(sum(abs(v) for v in x)),
+            "This is the sum of the absolute values.",
+        ),
+        Misconception("count", lambda x: len(x), "This is how many there are."),
+    ),
+    hints=("Add.", "All of them."),
+)  # fmt: skip
+TASKS = (DOUBLE, TOTAL)
