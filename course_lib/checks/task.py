@@ -82,7 +82,8 @@ class Task:
         title: a few words, as in the heading of the notebook.
         points: what it is worth, all or nothing.
         cases: rng -> list of Case. Every case must be passed.
-        reference: (*args) -> the right answer; None for a task that only `judge` can decide.
+        reference: (*args) -> the right answer, or one of several if there is a `judge`. None only
+            where an answer would take too long to compute.
         rtol, atol: an entry is right if it is within atol + rtol * |expected entry|.
         tolerance_reason: why these two.
         misconceptions: at least two, each with a message of its own.

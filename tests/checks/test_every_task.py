@@ -35,6 +35,15 @@ def test_the_solution_has_full_marks_under_every_seed(task):
 
 
 @each_task
+def test_the_reference_passes_under_every_seed(task):
+    """Trivial where answers are compared with it; where a judge decides, both are held up."""
+    if task.reference is None:
+        pytest.skip("only the judge knows")
+    for seed in SEEDS:
+        assert judged(task, task.reference, seed).passed
+
+
+@each_task
 def test_the_blank_has_no_points(task):
     verdict = judged(task, lambda *args: ...)
     assert (verdict.status, verdict.points) == ("unattempted", 0)

@@ -374,7 +374,7 @@ def _judge_vanishing(case: Case, answer: object, expected: object) -> str | None
     return "the product is exactly zero; make it small and not zero." if norm == 0.0 else None
 
 
-def _alternating(size: int, count: int) -> list[np.ndarray]:
+def vanishing_chain(size: int, count: int) -> list[np.ndarray]:
     first, second = np.full(size, 0.1), np.full(size, 0.1)
     first[0] = second[1] = 2.0
     return [np.diag(second if k % 2 else first) for k in range(count)]
@@ -394,7 +394,7 @@ VANISHING_CHAIN = Task(
     title="All stretch by two, and the product vanishes",
     points=2,
     cases=_draw_sizes,
-    reference=None,
+    reference=vanishing_chain,
     rtol=0.0,
     atol=1e-5,
     tolerance_reason="a largest singular value computed in float32 is 2 to about 1e-6",

@@ -264,7 +264,6 @@ def _with_small_weights(depth: int, start: float) -> dict:
 
 
 def _is_unbiased(case: Case, answer: object, expected: object) -> bool:
-    _chain_of(case, answer)
     return not np.any(np.asarray(answer["biases"]))
 
 
@@ -279,7 +278,7 @@ LOSSLESS_CHAIN = Task(
     title="Sigmoids that lose nothing",
     points=3,
     cases=_draw_starts,
-    reference=None,
+    reference=lossless_chain,
     rtol=0.0,
     atol=0.0,
     tolerance_reason="the product may differ from 1 by a tenth: over 50 layers 0.2 % a layer",
