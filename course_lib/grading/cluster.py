@@ -19,8 +19,9 @@ from course_lib.grading.grade import Grader
 from course_lib.grading.notebooks import NotebookError
 from course_lib.grading.run import Work
 from course_lib.grading.sandbox import Limits, stage_course
-from course_lib.grading.slots import SandboxSlot, Slot, UnsafeSlot
+from course_lib.grading.slots import SandboxSlot, Slot
 from course_lib.grading.store import Store
+from course_lib.grading.unsafe import UnsafeSlot
 
 _here = threading.local()
 _numbers = itertools.count()

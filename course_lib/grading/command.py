@@ -6,19 +6,17 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
-from course_lib.checks.task import tasks_of
 from course_lib.grading import run
+from course_lib.grading.autograder import autograde, make_bundle, print_containerfile
 from course_lib.grading.errors import GradingError
 from course_lib.grading.grade import Grader
 from course_lib.grading.gradebook import write_changes
-from course_lib.grading.gradescope import make_results, write_bundle
+from course_lib.grading.options import add_seed, read_seed, require_assignment
 from course_lib.grading.roster import read_roster
 from course_lib.grading.sandbox import Limits
-from course_lib.grading.slots import Slot
-from course_lib.grading.store import Store, describe_run, to_json, write_whole
+from course_lib.grading.store import Store, describe_run
 from course_lib.grading.submissions import choose_assignment, find_submissions
 
 DESCRIPTION = """\
@@ -39,18 +37,6 @@ In the folder of --out: grades.csv, summary.html, feedback/ (a page per submissi
 and course give the same bytes. Exit status: 0 graded, 2 refused (one sentence says why),
 130 interrupted (--resume goes on).
 """
-
-
-def add_seed(parser: argparse.ArgumentParser) -> None:
-    """Add the two ways to give the seed."""
-    seed = parser.add_mutually_exclusive_group(required=True)
-    seed.add_argument(
-        "--seed", help="the secret seed: any text; choose a long one, and another each term"
-    )
-    seed.add_argument(
-        "--seed-file", type=Path, metavar="FILE",
-        help="a file that holds the seed, so that it is in no list of processes and no history",
-    )  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -125,29 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. What is graded is kept: run it again with --resume.", file=sys.stderr)
         return 130
-
-
-def read_seed(options: argparse.Namespace) -> str:
-    """Return the seed, or raise GradingError if it is none."""
-    if options.seed_file is not None:
-        try:
-            seed = options.seed_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeError):
-            raise GradingError(f"The seed file {options.seed_file} cannot be read.") from None
-    else:
-        seed = options.seed.strip()
-    if not seed or seed == "0":
-        raise GradingError("The seed must be a secret text; empty and 0 are known to everybody.")
-    return seed
-
-
-def require_assignment(name: str) -> str:
-    """Return the name of an assignment if it is one."""
-    try:
-        tasks_of(name)
-    except ValueError as error:
-        raise GradingError(f"There is no assignment {name!r}: {error}") from None
-    return name
 
 
 def read_limits(options: argparse.Namespace) -> Limits:
@@ -247,76 +210,6 @@ def grade_work(options: argparse.Namespace, work: run.Work, grader: Grader, stor
 
         grade_on_cluster(options.dask, work, grader, store, run.show_progress, unsafe=unsafe)
         return
-    with run.open_slots(grader.limits, unsafe=unsafe) as make_slot:
+    modules = run.choose_modules(work, options.jobs)
+    with run.open_slots(grader.limits, unsafe=unsafe, modules=modules) as make_slot:
         run.grade_missing(work, grader, store, make_slot, options.jobs, run.show_progress)
-
-
-def make_bundle(arguments: Sequence[str]) -> int:
-    """Write a bundle for Gradescope."""
-    parser = argparse.ArgumentParser(
-        prog="gradient-flow-grade bundle",
-        description="Write the zip file from which Gradescope builds an autograder. It holds the "
-        "seed: upload it to Gradescope and show it to nobody.",
-    )
-    parser.add_argument("--assignment", required=True, metavar="NAME", help="such as chain_rule")
-    add_seed(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="ZIP", help="the file to write")
-    options = parser.parse_args(arguments)
-    write_bundle(options.out, require_assignment(options.assignment), read_seed(options))
-    print(f"{options.out}: upload it under Configure Autograder, Zip file upload.")
-    return 0
-
-
-def print_containerfile(arguments: Sequence[str]) -> int:
-    """Print the container file."""
-    argparse.ArgumentParser(
-        prog="gradient-flow-grade containerfile",
-        description="Print a container file; its first lines say how to build and run it.",
-    ).parse_args(arguments)
-    text = resources.files("course_lib.grading").joinpath("Containerfile").read_text("utf-8")
-    print(text, end="")
-    return 0
-
-
-def autograde(arguments: Sequence[str]) -> int:
-    """Grade one submission and write Gradescope's results.json."""
-    parser = argparse.ArgumentParser(
-        prog="gradient-flow-grade autograde",
-        description="Grade the notebook in a folder and write the result as Gradescope reads it.",
-    )
-    parser.add_argument("folder", type=Path, help="the folder with the submission")
-    parser.add_argument("--assignment", required=True, metavar="NAME", help="such as chain_rule")
-    add_seed(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="JSON", help="the file to write")
-    parser.add_argument(
-        "--sandbox-if-possible", action="store_true",
-        help="where there is no sandbox, run the code as another user without one; only in a "
-        "container that is thrown away afterwards",
-    )  # fmt: skip
-    options = parser.parse_args(arguments)
-    grader = Grader(require_assignment(options.assignment), read_seed(options), Limits())
-    write_whole(options.out, to_json(make_results(grade_one(options, grader))))
-    return 0
-
-
-def grade_one(options: argparse.Namespace, grader: Grader) -> dict:
-    """Return the result of the folder's best notebook."""
-    submissions, _ = find_submissions(options.folder, [])
-    try:
-        with run.open_slots(grader.limits, unsafe=False) as make_slot:
-            return best_result(submissions, grader, make_slot)
-    except GradingError:
-        if not options.sandbox_if_possible:
-            raise
-    with run.open_slots(grader.limits, unsafe=True) as make_slot:
-        return best_result(submissions, grader, make_slot)
-
-
-def best_result(submissions: list, grader: Grader, make_slot: run.SlotMaker) -> dict:
-    """Grade each file; return the result with most points, the first of those."""
-    slot: Slot = make_slot(0)
-    try:
-        results = [run.grade_file(grader, slot, submission) for submission in submissions]
-    finally:
-        slot.close()
-    return max(results, key=lambda result: (result["points"], not result["problem"]))

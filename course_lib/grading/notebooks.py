@@ -132,8 +132,8 @@ def _explain(text: str, error: json.JSONDecodeError) -> str:
 def _code_cells(raw: dict) -> Iterable[Cell]:
     cells = raw.get("cells")
     if cells is None:  # the format of before 2015
-        sheets = raw["worksheets"] if isinstance(raw["worksheets"], list) else []
-        cells = [c for s in sheets if isinstance(s, dict) for c in _as_list(s.get("cells"))]
+        sheets = [s for s in _as_list(raw.get("worksheets")) if isinstance(s, dict)]
+        cells = [cell for sheet in sheets for cell in _as_list(sheet.get("cells"))]
     if not isinstance(cells, list):
         raise NotebookError("This is JSON, but not a notebook: it has no list of cells.")
     if len(cells) > MAX_CELLS:

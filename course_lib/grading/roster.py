@@ -169,16 +169,26 @@ def _who(name: str, tables: list[dict[str, set[str]]]) -> tuple[list[int], str]:
         who = fold(moodle["name"])
         ways.append(("Moodle name", lambda t: who in t["names"]))
     ways.append(("e-mail address", lambda t: any(_holds(folded, e) for e in t["email"])))
-    if not canvas and not moodle:
-        ways.append(("number or login", lambda t: any(_holds(folded, i) for i in t["ids"])))
-        ways.append(("login", lambda t: any(_holds(folded, i) for i in t["login"])))
     texts = (_as_words(first), _as_words(folded))
     ways.append(("name", lambda t: any(_holds(text, n) for text in texts for n in t["names"])))
+    if not canvas and not moodle:
+        ways.append(("number", lambda t: any(_names(folded, i) for i in t["ids"])))
+        ways.append(("login", lambda t: any(_names(folded, i) for i in t["login"])))
     for way, fits in ways:
         places = [place for place, table in enumerate(tables) if fits(table)]
         if places:
             return places, way
     return [], ""
+
+
+def _names(text: str, login: str) -> bool:
+    """Whether a number or login stands in a path, and is no word that could mean another thing.
+
+    A login of a few letters, such as "ann", counts only as the whole name of a file or folder.
+    """
+    if any(c.isdigit() for c in login) or len(login) > 7:
+        return _holds(text, login)
+    return login in [part.removesuffix(".ipynb") for part in text.split("/")]
 
 
 def _as_words(text: str) -> str:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_lib.grading import gradebook, pages
+from course_lib.grading import gradebook, pages, sandbox
 from course_lib.grading.grade import Grader
 from course_lib.grading.gradescope import make_results
 from course_lib.grading.notebooks import NotebookError
 from course_lib.grading.roster import Matching, Student, match
 from course_lib.grading.sandbox import Limits, find_bubblewrap, stage_course
-from course_lib.grading.slots import SandboxSlot, Slot, UnsafeSlot
+from course_lib.grading.slots import SandboxSlot, Slot
 from course_lib.grading.store import Store, make_key, to_json, write_whole
 from course_lib.grading.submissions import Submission
+from course_lib.grading.unsafe import UnsafeSlot
 
+HEAVY = {
+    "matplotlib": rb"(?:import|from) +matplotlib|course_lib\.plots|import +plots",
+    "torch": rb"(?:import|from) +torch|course_lib\.pytorch",
+    "tf": rb"(?:import|from) +(?:tensorflow|keras)|course_lib\.tf",
+}
 OUTPUTS = ("grades.csv", "canvas.csv", "moodle.csv", "changes.csv", "summary.html")
 SlotMaker = Callable[[int], Slot]
 
@@ -54,16 +62,34 @@ def grade_file(grader: Grader, slot: Slot, submission: Submission) -> dict:
     return grader.grade(slot, data)
 
 
+def choose_modules(work: Work, jobs: int) -> tuple[str, ...]:
+    """Return the modules worth loading beforehand: those that enough submissions speak of.
+
+    Any other can be imported all the same; it takes the submission that does so a few seconds.
+    """
+    speak = Counter()
+    for submission in work.submissions:
+        with suppress(NotebookError):
+            text = submission.read()
+            speak.update(name for name, words in HEAVY.items() if re.search(words, text))
+    wanted = [name for name in HEAVY if speak[name] > jobs]
+    return tuple(m for name in ("", *wanted) for m in sandbox.MODULES[name])
+
+
 @contextmanager
-def open_slots(limits: Limits, *, unsafe: bool) -> Iterator[SlotMaker]:
+def open_slots(
+    limits: Limits, *, unsafe: bool, modules: tuple[str, ...] | None = None
+) -> Iterator[SlotMaker]:
     """Give a function that makes slot number k; raise GradingError where there is no sandbox."""
     if not unsafe:
         find_bubblewrap()
     with tempfile.TemporaryDirectory(prefix="gradient-flow-") as folder:
         os.chmod(folder, 0o755)
         course = stage_course(Path(folder, "course"))
-        kind = UnsafeSlot if unsafe else SandboxSlot
-        yield lambda number: kind(limits, course, number)
+        if unsafe:
+            yield lambda number: UnsafeSlot(limits, course, number)
+        else:
+            yield lambda number: SandboxSlot(limits, course, number, modules)
 
 
 def grade_missing(

@@ -21,10 +21,13 @@ from course_lib.grading.errors import GradingError
 
 FIRST_USER = 60_001
 PACKAGES = ("numpy", "scipy", "sklearn", "matplotlib", "torch", "tensorflow", "keras")
-MODULES = (
-    "triton", "numpy", "matplotlib.pyplot", "torch", "tensorflow", "keras", "course_lib",
-    "course_lib.reference", "course_lib.plots", "course_lib.pytorch", "course_lib.tf",
-)  # fmt: skip
+# What the warm process may load beforehand: always, and for submissions that speak of it.
+MODULES = {
+    "": ("numpy", "course_lib", "course_lib.reference"),
+    "matplotlib": ("matplotlib.pyplot", "course_lib.plots"),
+    "torch": ("torch", "course_lib.pytorch"),
+    "tf": ("triton", "tensorflow", "keras", "course_lib.tf"),
+}
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 SETTINGS = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives",
             "/etc/localtime", "/etc/fonts", "/sys/devices/system/cpu")  # fmt: skip
@@ -61,6 +64,11 @@ class Limits:
     processes: int = 128
     answer_bytes: int = 4 << 20
     restarts: int = 6
+
+
+def all_modules() -> tuple[str, ...]:
+    """Return every module that is worth loading beforehand."""
+    return tuple(name for names in MODULES.values() for name in names)
 
 
 def stage_course(folder: Path) -> Path:

@@ -1,7 +1,7 @@
-"""A slot runs one submission after another: in a sandbox, or, if told so, without one.
+"""A slot runs one submission after another, in a sandbox (or, `unsafe.UnsafeSlot`, without one).
 
-Both give the same: `run(request, seconds, ...)` hands every event that the runner sends to
-`handle`, and returns how the process ended. What comes back is bytes that a stranger wrote, and is
+`run(request, seconds, handle)` hands every event that the runner sends to `handle`, and returns
+how the process ended. What comes back is bytes that a stranger wrote, and is
 read as that: framed, bounded in size, number and time, and decoded as plain data or refused.
 """
 
@@ -11,11 +11,9 @@ import contextlib
 import json
 import os
 import queue
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -119,9 +117,10 @@ class SandboxSlot(Slot):
     """A warm process in a sandbox of its own."""
 
     def __init__(
-        self, limits: Limits, course: Path, number: int, modules: tuple[str, ...] = sandbox.MODULES
+        self, limits: Limits, course: Path, number: int, modules: tuple[str, ...] | None = None
     ) -> None:
         super().__init__(limits)
+        modules = sandbox.all_modules() if modules is None else modules
         self.command = sandbox.build_command(sandbox.find_bubblewrap(), course, number, modules)
         self.alive = False
         self.start()
@@ -216,55 +215,6 @@ def _read_report(status: socket.socket) -> dict:
 def _send_quietly(status: socket.socket) -> None:
     with contextlib.suppress(OSError):
         status.send(b"stop")
-
-
-class UnsafeSlot(Slot):
-    """A plain process for each run, that can do whatever its user can. For use in a container."""
-
-    def __init__(self, limits: Limits, course: Path, number: int) -> None:
-        super().__init__(limits)
-        self.course = course
-        start = 'import sys; sys.path.insert(0, sys.argv[1]); from inside.alone import main; main()'
-        self.command = [sys.executable, "-c", start, str(course)]
-        self.user = self._other_user(sandbox.FIRST_USER + number)
-
-    def _other_user(self, user: int) -> dict:
-        """Return how to start a process as another user, where this one is root and it works."""
-        if not hasattr(os, "getuid") or os.getuid() != 0:
-            return {}
-        options = {"user": user, "group": user, "extra_groups": []}
-        try:
-            tried = [sys.executable, "-c", "import numpy"]
-            subprocess.run(tried, check=True, capture_output=True, cwd=self.course, **options)
-        except (OSError, subprocess.SubprocessError):
-            return {}
-        return options
-
-    def run(self, request: bytes, seconds: float, handle: Callable[[dict], float]) -> End:
-        """Run one request in a new process, and kill its session at the end."""
-        room = Path(tempfile.mkdtemp(prefix="submission-"))
-        room.chmod(0o777)
-        environment = sandbox.ENVIRONMENT | {"HOME": str(room), "TMPDIR": str(room)}
-        kept = {name: os.environ[name] for name in ("SYSTEMROOT", "PATH") if name in os.environ}
-        with tempfile.TemporaryFile() as body:
-            body.write(request)
-            body.seek(0)
-            process = subprocess.Popen(
-                self.command, stdin=body, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=environment | kept, cwd=room, start_new_session=True, **self.user,
-            )  # fmt: skip
-        end = self.follow(process.stdout, seconds, handle, lambda: _kill_session(process))
-        process.stdout.close()
-        code = process.wait()
-        shutil.rmtree(room, ignore_errors=True)
-        return End("died", describe_exit(code)) if end.reason == "died" else end
-
-
-def _kill_session(process: subprocess.Popen) -> None:
-    with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
 
 
 def describe_exit(code: int) -> str:

@@ -6,16 +6,11 @@ import os
 import shutil
 
 import pytest
+from toy_tasks import LIMITS, SEED, TASKS
 
 from course_lib.grading.grade import Grader
-from course_lib.grading.sandbox import Limits, stage_course
+from course_lib.grading.sandbox import stage_course
 from course_lib.grading.slots import SandboxSlot
-
-LIMITS = Limits(
-    submission_seconds=60.0, cell_seconds=4.0, memory=400 << 20, disk=64 << 20, processes=64,
-    answer_bytes=1 << 20, restarts=4,
-)  # fmt: skip
-
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +32,4 @@ def slot(course):
 @pytest.fixture(scope="session")
 def grader():
     """The grader of the toy tasks."""
-    from toy_tasks import SEED, TASKS
-
     return Grader("toy", SEED, LIMITS, TASKS)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from course_lib.checks.task import Case, Misconception, Task
+from course_lib.grading.sandbox import Limits
 
 SEED = "secret-seed-of-the-tests"
+LIMITS = Limits(
+    submission_seconds=60.0, cell_seconds=4.0, memory=400 << 20, disk=64 << 20, processes=64,
+    answer_bytes=1 << 20, restarts=4,
+)  # fmt: skip
 
 
 def draw(rng):

@@ -19,7 +19,7 @@ from . import seccomp
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 CAPABILITY_VERSION = 0x20080522
@@ -67,6 +67,9 @@ def enter_namespaces(disk: int) -> None:
     for folder, size in ((b"/tmp", disk), (b"/dev/shm", disk)):
         options = f"size={size},nr_inodes=20k,mode=1777".encode()
         _system("mount", b"tmpfs", folder, b"tmpfs", ctypes.c_ulong(MS_NOSUID | MS_NODEV), options)
+    # Terminals would be shared with the submissions before and after.
+    flags = ctypes.c_ulong(MS_RDONLY | MS_NOSUID | MS_NODEV)
+    _system("mount", b"tmpfs", b"/dev/pts", b"tmpfs", flags, b"size=4k")
 
 
 def _write(path: str, text: str) -> None:

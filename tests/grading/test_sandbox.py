@@ -1,0 +1,311 @@
+"""The sandbox itself: frameworks after the fork, what is visible, neighbors, and a lost slot."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import signal
+import struct
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from submission_files import FOLDER, make_notebook, read_annotated
+from toy_tasks import LIMITS, SEED, TASKS
+
+from course_lib.grading import sandbox
+from course_lib.grading.errors import GradingError
+from course_lib.grading.grade import Grader
+from course_lib.grading.inside import cells, seccomp
+from course_lib.grading.slots import SandboxSlot, describe_exit
+from course_lib.plain_data import encode
+
+FRAMEWORKS = """
+# %%
+import torch, tensorflow as tf, keras, numpy as np
+
+def double(x):
+    weights = torch.tensor(x, requires_grad=True, dtype=torch.float64)
+    (weights ** 2).sum().backward()
+    return weights.grad
+
+def total(x):
+    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", dtype="float64")
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(layer(tf.constant([x], dtype=tf.float64)))
+    return value
+"""
+
+
+def notebook(text):
+    import json
+
+    return json.dumps(make_notebook(text)).encode()
+
+
+def test_frameworks_are_warm_and_work_after_the_fork(course):
+    """Imported once, their runtimes not started: the warm process has one thread."""
+    slot = SandboxSlot(LIMITS, course, 910)
+    try:
+        assert slot.state["threads"] == 1
+        assert set(slot.state["missing"]) <= {"triton"}
+        grader = Grader("toy", SEED, LIMITS, TASKS)
+        for _ in range(2):
+            result = grader.grade(slot, notebook(FRAMEWORKS))
+            assert result["points"] == 3, result
+    finally:
+        slot.close()
+
+
+def look(slot, code):
+    """Run code inside, and return the message of the error that it ends with."""
+    said = []
+    order = {"cells": [{"number": 1, "source": code}], "cell_seconds": 5.0, "calls": []}
+    slot.run(encode(order), 20.0, lambda event: said.append(event) or 10.0)
+    return "".join(event.get("message", "") for event in said)
+
+
+def test_there_is_no_capability_no_network_and_no_other_user(slot):
+    code = """
+import os, re
+status = open("/proc/self/status").read()
+caps = set(re.findall(r"^Cap\\w+:\\t(\\w+)", status, re.M))
+alone = [name for name in os.listdir("/proc") if name.isdigit()] == [str(os.getpid())]
+filtered = "Seccomp:\\t2" in status and "NoNewPrivs:\\t1" in status
+links = open("/proc/net/dev").read().count(":")
+raise ValueError(sorted(caps), alone, filtered, links, os.getuid() != 0)
+"""
+    assert "(['0000000000000000'], True, True, 1, True)" in look(slot, code)
+
+
+def test_nothing_can_be_written_but_the_private_space(slot):
+    code = """
+import os
+open_to = []
+for place, folders, _ in os.walk("/"):
+    if place in ("/proc", "/sys") or place.count("/") > 3:
+        folders.clear()
+    elif os.access(place, os.W_OK):
+        open_to.append(place)
+raise ValueError(sorted(open_to))
+"""
+    said = look(slot, code)
+    assert "['/dev/shm', '/tmp']" in said, said
+
+
+def test_tasks_and_grader_are_not_staged(course):
+    staged = {path.relative_to(course).as_posix() for path in course.rglob("*.py")}
+    assert "course_lib/checks/calling.py" in staged
+    assert "course_lib/tasks.py" in staged  # the data sets of the lectures, which are no secret
+    assert not [name for name in staged if "checks/tasks" in name or "grading/" in name]
+    assert "decide nothing" in (course / "course_lib/checks/__init__.py").read_text("utf-8")
+
+
+def test_an_installed_copy_of_the_course_is_covered(monkeypatch, course, tmp_path):
+    """Installed from a wheel, the tasks lie among the packages that are shown inside."""
+    place = tmp_path / "site-packages"
+    (place / "course_lib").mkdir(parents=True)
+    monkeypatch.setattr(sandbox.course_lib, "__file__", str(place / "course_lib" / "__init__.py"))
+    monkeypatch.setattr(sandbox, "package_folders", lambda: [place])
+    arguments = sandbox.view_arguments(course)
+    assert arguments[-2:] == ["--tmpfs", str(place / "course_lib")]
+    assert arguments.index(str(place)) < len(arguments) - 2
+
+
+def test_the_command_line_holds_no_secret(course):
+    line = " ".join(sandbox.build_command("bwrap", course, 0, ("numpy",)))
+    assert SEED not in line
+    assert "--clearenv" in line
+    assert "--unshare-net" in line
+
+
+def test_a_lost_sandbox_is_replaced_and_only_its_submission_suffers(course, grader):
+    slot = SandboxSlot(LIMITS, course, 920, ("numpy",))
+    try:
+        first = slot.process.pid
+        threading.Timer(1.0, os.killpg, (first, signal.SIGKILL)).start()
+        text = "# %%\nimport time\ntime.sleep(3)\ndef double(x): return [2 * v for v in x]\n"
+        grader.grade(slot, notebook(text))
+        honest = read_annotated(FOLDER / "honest.py").data
+        assert grader.grade(slot, honest)["points"] == 3
+        assert slot.process.pid != first
+    finally:
+        slot.close()
+
+
+def test_neighbors_cannot_meet(course, grader):
+    """Two submissions at the same time: one leaves messages wherever it can, one looks for them."""
+    slots = [SandboxSlot(LIMITS, course, 930 + k, ("numpy",)) for k in range(2)]
+    leave = """
+# %%
+import mmap, os, socket, time
+server = socket.socket(socket.AF_UNIX)
+server.bind("\\0meeting-point")
+server.listen()
+listener = socket.socket()
+try:
+    listener.bind(("127.0.0.1", 4567)); listener.listen()
+except OSError:
+    pass
+for place in ("/tmp", "/dev/shm"):
+    open(place + "/message", "w").write("the answer")
+time.sleep(2.5)
+def double(x): return [2 * v for v in x]
+"""
+    find = """
+# %%
+import os, socket, time
+found = []
+end = time.time() + 2.0
+while time.time() < end and not found:
+    found += [p for p in ("/tmp/message", "/dev/shm/message") if os.path.exists(p)]
+    for kind, address in ((socket.AF_UNIX, "\\0meeting-point"),
+                          (socket.AF_INET, ("127.0.0.1", 4567))):
+        try:
+            client = socket.socket(kind); client.settimeout(0.1); client.connect(address)
+            found.append(str(address))
+        except OSError:
+            pass
+    found += [p for p in os.listdir("/proc") if p.isdigit() and p != str(os.getpid())]
+    time.sleep(0.05)
+def double(x): return [2 * v for v in x] if found else [0.0]
+"""
+    results = {}
+    try:
+        threads = [
+            threading.Thread(
+                target=lambda k, text: results.update({k: grader.grade(slots[k], notebook(text))}),
+                args=(k, text),
+            )
+            for k, text in enumerate((leave, find))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        for slot in slots:
+            slot.close()
+    statuses = [[task["status"] for task in results[k]["tasks"]] for k in range(2)]
+    assert statuses == [["passed", "unattempted"], ["failed", "unattempted"]], results
+
+
+def test_a_closed_slot_leaves_no_process(course):
+    slot = SandboxSlot(LIMITS, course, 940, ("numpy",))
+    slot.close()
+    alive = [p for p in Path("/proc").glob("[0-9]*/cmdline") if is_of(p, str(course), "60941")]
+    assert alive == []
+
+
+def is_of(path, *words):
+    try:
+        return all(word.encode() in path.read_bytes() for word in words)
+    except OSError:
+        return False
+
+
+def test_a_sandbox_that_does_not_start_is_explained(course, monkeypatch):
+    monkeypatch.setattr(sandbox, "build_command", lambda *a: ["/bin/sh", "-c", "echo no way >&2"])
+    with pytest.raises(GradingError, match="The sandbox does not start here: no way"):
+        SandboxSlot(LIMITS, course, 950, ("numpy",))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_an_ordinary_user_needs_no_second_bubblewrap(course, monkeypatch):
+    monkeypatch.setattr(sandbox.os, "getuid", lambda: 1500)
+    line = sandbox.build_command("bwrap", course, 0, ("numpy",))
+    assert line.count("bwrap") == 1
+    monkeypatch.undo()
+    line = sandbox.build_command("bwrap", course, 3, ("numpy",))
+    assert line.count("bwrap") == 2
+    assert line[line.index("--reuid") + 1] == str(sandbox.FIRST_USER + 3)
+
+
+def run_filter(program, number, first=0, architecture=0xC000003E):
+    """Interpret a filter of system calls as the kernel does."""
+    lines = [struct.unpack_from("=HBBI", program, 8 * k) for k in range(len(program) // 8)]
+    data = struct.pack("=IIQQ", number, architecture, 0, first)
+    loaded, place = 0, 0
+    while True:
+        code, yes, no, value = lines[place]
+        place += 1
+        if code == seccomp.LOAD:
+            (loaded,) = struct.unpack_from("=I", data, value)
+        elif code == seccomp.RETURN:
+            return value
+        else:
+            met = {seccomp.JUMP_EQUAL: loaded == value, seccomp.JUMP_ANY_BIT: bool(loaded & value),
+                   seccomp.JUMP_GREATER_EQUAL: loaded >= value}[code]  # fmt: skip
+            place += yes if met else no
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_denies_what_it_lists_and_allows_the_rest(machine):
+    architecture, clone = seccomp.ARCHITECTURES[machine]
+    program = seccomp.build_filter(machine)
+    denied = {*seccomp.NUMBERS[machine].values(), *seccomp.EVERYWHERE}
+    deny = seccomp.ERRNO | errno.EPERM
+    for number in range(500):
+        want = deny if number in denied else seccomp.ALLOW
+        if number == seccomp.CLONE3:
+            want = seccomp.ERRNO | errno.ENOSYS
+        assert run_filter(program, number, 17, architecture) == want, number
+        assert run_filter(program, number, 17, architecture ^ 1) == deny
+    for flag in (0x10000000, 0x20000, 0x02000000):
+        assert run_filter(program, clone, flag | 17, architecture) == deny
+    if machine == "x86_64":
+        assert run_filter(program, 0x40000000, 0, architecture) == deny
+    assert seccomp.build_filter("vax") is None
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the headers are this machine's")
+def test_the_numbers_are_those_of_this_machines_headers(tmp_path):
+    headers = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
+    if not headers.exists():
+        pytest.skip("the kernel's headers are not installed")
+    known = dict(
+        line.split()[1:3] for line in headers.read_text().splitlines() if "__NR_" in line
+        and line.startswith("#define") and len(line.split()) == 3
+    )  # fmt: skip
+    for name, number in seccomp.NUMBERS["x86_64"].items():
+        assert int(known.get(f"__NR_{name}", number)) == number, name
+
+
+@pytest.mark.parametrize(
+    ("source", "plain"),
+    [
+        ("x = 1", "x = 1"),
+        ("%matplotlib inline\nx = 1", "pass\nx = 1"),
+        ("if x:\n    !ls\n", "if x:\n    pass\n"),
+        ("files = !ls *.py", "files = None"),
+        ("a.b, c = %magic 1", "a.b, c = None"),
+        ("%%time\nx = 1", "\nx = 1"),
+        ("%%bash\nrm -rf /", ""),
+        ("f?", "pass"),
+        ("?f", "pass"),
+        ("x = (7\n% 4)", "x = (7\n% 4)"),
+        ("text = '''\n%not\n!this\n'''", "text = '''\n%not\n!this\n'''"),
+        ("%magic\ntext = '''\n%not\n!this\n'''", "pass\ntext = '''\n%not\n!this\n'''"),
+        ("def broken(:", "def broken(:"),
+        ("%%timeit -n 1\n%%capture\nx = 2", "\n\nx = 2"),
+    ],
+)
+def test_magics_are_taken_out_and_python_is_left_alone(source, plain):
+    assert cells.plain_source(source) == plain
+
+
+def test_exits_are_described():
+    assert describe_exit(3) == "it exited with status 3"
+    assert describe_exit(-9) == "it was ended by SIGKILL"
+    assert describe_exit(-99) == "it was ended by signal 99"
+
+
+def test_the_module_runs_as_a_command():
+    import sys
+
+    done = subprocess.run([sys.executable, "-m", "course_lib.grading", "--help"],
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 0
+    assert "--unsafe-without-sandbox" in done.stdout
