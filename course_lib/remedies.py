@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from course_lib._validation import require_choice, require_labelled, require_sequence, require_type
+from course_lib.digit_runs import FinishedRun, RunSpec, perform_run
 from course_lib.triage import triage
-from course_lib.unlabelled_runs import FinishedRun, RunSpec, perform_run
 
 FIRST_UPDATE = 0.01
 """Update over weight that `match_rate` sets at step 0. (1e-3 is usual; eighty steps want more.)"""
@@ -28,8 +28,7 @@ def _lower_rate(run: FinishedRun) -> RunSpec:
 
 def _match_rate(run: FinishedRun) -> RunSpec:
     """The learning rate at which the first update is one percent of the weights, in the median."""
-    matrices = [k for k, rank in enumerate(run.record.parameter_ranks) if rank == 2]
-    ratio = np.median(run.record.update_ratios[0, matrices])
+    ratio = np.median(run.record.update_ratios[0, run.matrices])
     return replace(run.spec, learning_rate=run.spec.learning_rate * FIRST_UPDATE / float(ratio))
 
 

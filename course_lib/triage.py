@@ -24,8 +24,8 @@ DECADES = 2.0
 """Across the depth: the slow end then moves a hundred times less than the fast one."""
 UNIT_SHARE = 0.5
 """Of a layer's units or values. Below it, chance and correlated inputs can be the reason."""
-LONG_STEP = 0.3
-"""Update over weight: three such steps replace what was there."""
+LONG_STEP = 0.5
+"""Update over weight: two such steps replace what was there. (goodfellow2016 advise 0.01.)"""
 SHORT_STEP = 1e-6
 """Update over weight: a million such steps are needed to replace what was there."""
 

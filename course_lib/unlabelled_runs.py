@@ -15,115 +15,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from course_lib._validation import require_integer, require_real, require_seed, require_type
-from course_lib.data import DigitsSplit, load_digits_split
+from course_lib._validation import require_seed, require_type
+from course_lib.digit_runs import BATCH_SIZE, FinishedRun, RunSpec, perform_run
 from course_lib.monitoring import FlowRecord
-from course_lib.reference.flow_recording import train_recorded
-from course_lib.reference.mlp import accuracy, build_mlp
-from course_lib.specs import MLPWeights, NetworkSpec, draw_weights
-
-STEPS, EVERY, BATCH_SIZE = 80, 4, 64
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """A training run on the digits by plain SGD, as data.
-
-    Arguments:
-        network: 64 inputs, 10 outputs.
-        learning_rate: > 0.
-        seed: of the weights, the split of the data and the batches.
-        input_scale: > 0, a factor on the standardized inputs.
-        loss_scale: > 0, a factor on the loss.
-        silenced_layer: a hidden layer whose units start with a bias of -30, or None.
-        silenced_share: from 0 to 1, the share of its units.
-        clip_norm: limit on the global norm, or None.
-    """
-
-    network: NetworkSpec
-    learning_rate: float
-    seed: int
-    input_scale: float = 1.0
-    loss_scale: float = 1.0
-    silenced_layer: int | None = None
-    silenced_share: float = 0.0
-    clip_norm: float | None = None
-
-    def __post_init__(self) -> None:
-        network = require_type("network", self.network, NetworkSpec)
-        if (network.n_in, network.n_out) != (64, 10):
-            raise ValueError(
-                f"`network` ({network.n_in} inputs, {network.n_out} outputs) must have 64 inputs "
-                "and 10 outputs."
-            )
-        for name in ("learning_rate", "input_scale", "loss_scale", "clip_norm"):
-            value = getattr(self, name)
-            if name != "clip_norm" or value is not None:
-                require_real(name, value, minimum=0.0, exclusive=True)
-        require_seed(self.seed)
-        require_real("silenced_share", self.silenced_share, minimum=0.0, maximum=1.0)
-        if self.silenced_layer is not None:
-            layer = require_integer("silenced_layer", self.silenced_layer, minimum=1)
-            if layer >= network.depth:
-                raise ValueError(
-                    f"`silenced_layer` (={layer}) must be a hidden layer, 1 to {network.depth - 1}."
-                )
-
-
-@dataclass(frozen=True, eq=False)
-class FinishedRun:
-    """What came of a `RunSpec`: the record of the monitor, losses and the accuracy at the end.
-
-    Fields:
-        spec: what was trained.
-        record: every fourth step of eighty.
-        losses: on the step's batch before its update, without `loss_scale`, shape (80,).
-        accuracy: on held-out digits, 0 to 1.
-    """
-
-    spec: RunSpec = field(repr=False)
-    record: FlowRecord = field(repr=False)
-    losses: np.ndarray = field(repr=False)
-    accuracy: float
-
-    @property
-    def final_loss(self) -> float:
-        """The mean loss of the last ten steps; NaN if one of them is."""
-        return float(np.mean(self.losses[-10:]))
-
-
-def draw_run_weights(spec: RunSpec) -> MLPWeights:
-    """Return the initial weights of a run, the same for every framework."""
-    weights = draw_weights(require_type("spec", spec, RunSpec).network, seed=spec.seed)
-    if spec.silenced_layer is None:
-        return weights
-    biases = [b.copy() for b in weights.biases]
-    bias = biases[spec.silenced_layer - 1]
-    bias[: round(spec.silenced_share * len(bias))] = -30.0
-    return MLPWeights(weights.matrices, biases)
-
-
-def load_run_data(spec: RunSpec) -> DigitsSplit:
-    """Return the digits as the run sees them: standardized, then times `input_scale`."""
-    digits = load_digits_split(seed=require_type("spec", spec, RunSpec).seed)
-    scale = spec.input_scale
-    return DigitsSplit(
-        scale * digits.x_train, digits.y_train, scale * digits.x_test, digits.y_test
-    )
-
-
-def perform_run(spec: RunSpec) -> FinishedRun:
-    """Train the run of `spec` in float64 NumPy and return what was measured."""
-    digits = load_run_data(spec)
-    model = build_mlp(spec.network, draw_run_weights(spec))
-    training = train_recorded(
-        model, digits.x_train, digits.y_train, learning_rate=spec.learning_rate, steps=STEPS,
-        batch_size=BATCH_SIZE, seed=spec.seed, every=EVERY, loss_scale=spec.loss_scale,
-        clip_norm=spec.clip_norm,
-    )  # fmt: skip
-    with np.errstate(over="ignore", invalid="ignore"):
-        share = accuracy(model, digits.x_test, digits.y_test)
-    return FinishedRun(spec, training.record, training.losses, share)
+from course_lib.specs import NetworkSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +39,17 @@ class UnlabelledRun:
         """What the monitor saw."""
         return self.run.record
 
+    def describe(self) -> str:
+        """Say what was measured, and not what it means."""
+        return f"Run {self.name}. {self.run.describe()}"
+
     def measurements(self) -> dict[str, object]:
         """Return what can be known of the run, as plain data: lists of names, and float arrays.
 
         R sampled steps, K layers (first layer first), K weight matrices. NaN marks what does not
         apply, such as the dead units of a tanh layer.
         """
-        record = self.record
-        matrices = [k for k, rank in enumerate(record.parameter_ranks) if rank == 2]
+        record, matrices = self.record, self.run.matrices
         return {
             "steps": record.steps.astype(np.float64),
             "losses": self.run.losses[record.steps],

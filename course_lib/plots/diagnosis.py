@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from course_lib._validation import require_choice, require_type
+from course_lib.digit_runs import FinishedRun
 from course_lib.gradient_histograms import MagnitudeHistogram, MagnitudeHistory
 from course_lib.lecture_checks import UnitsSweep
 from course_lib.plots.monitor import plot_flow_record
@@ -23,8 +24,8 @@ from course_lib.plots.style import (
     label_line,
     new_axes,
 )
-from course_lib.triage import QUESTIONS, Triage
-from course_lib.unlabelled_runs import FinishedRun, UnlabelledRun
+from course_lib.triage import LONG_STEP, QUESTIONS, SHORT_STEP, Triage
+from course_lib.unlabelled_runs import UnlabelledRun
 
 HEAT_DECADES = 4.0
 """The colors of a run's chart span at least this much."""
@@ -93,13 +94,13 @@ def _draw_units(ax: Axes, run: FinishedRun) -> None:
 
 def _draw_updates(ax: Axes, run: FinishedRun) -> None:
     record = run.record
-    matrices = [k for k, rank in enumerate(record.parameter_ranks) if rank == 2]
+    matrices = run.matrices
     ratios = record.update_ratios[:, matrices]
     shown = np.where(np.isfinite(ratios) & (ratios > 0), ratios, np.nan)
     for k, color in ((0, BLUE), (len(matrices) // 2, GREEN), (len(matrices) - 1, VERMILLION)):
         ax.plot(record.steps, shown[:, k], color=color, marker="os^"[min(k, 2)], markersize=3,
                 linewidth=1.0, label=f"layer {k + 1}")  # fmt: skip
-    ax.axhspan(1e-6, 0.3, color="#eef5ee", zorder=0)
+    ax.axhspan(SHORT_STEP, LONG_STEP, color="#eef5ee", zorder=0)
     ax.set_yscale("log")
     known = shown[np.isfinite(shown)]
     low, high = (known.min(), known.max()) if known.size else (1e-3, 1e-3)

@@ -68,7 +68,7 @@ CASES = {
     "saturation": {"kind": "tanh", "flat": 0.5},
     "vanishing_gradient": {"grads": 10.0 ** np.linspace(-2.05, 0, LAYERS)},
     "exploding_gradient": {"grads": 10.0 ** np.linspace(2.05, 0, LAYERS)},
-    "large_update": {"ratio": 0.31},
+    "large_update": {"ratio": 0.51},
     "lost_units": {"spoil": spoil_from(2, kill)},
     "standing_still": {"ratio": 0.9e-6},
 }
@@ -77,7 +77,7 @@ JUST_BELOW = {
     "saturation": {"kind": "tanh", "flat": 0.49},
     "vanishing_gradient": {"grads": 10.0 ** np.linspace(-1.95, 0, LAYERS)},
     "exploding_gradient": {"grads": 10.0 ** np.linspace(1.95, 0, LAYERS)},
-    "large_update": {"ratio": 0.29},
+    "large_update": {"ratio": 0.49},
     "standing_still": {"ratio": 1.1e-6},
 }
 

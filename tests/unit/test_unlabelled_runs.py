@@ -11,17 +11,10 @@ import numpy as np
 import pytest
 
 from course_lib import NetworkSpec, plots
+from course_lib.digit_runs import RunSpec, draw_run_weights, load_run_data, perform_run
 from course_lib.remedies import LEARNED, REMEDIES, compare_remedies, is_cured, treat
 from course_lib.triage import QUESTIONS, triage
-from course_lib.unlabelled_runs import (
-    CAUSES,
-    RunSpec,
-    draw_run_weights,
-    draw_runs,
-    load_run_data,
-    perform_run,
-    reveal,
-)
+from course_lib.unlabelled_runs import CAUSES, draw_runs, reveal
 
 SEEDS = (3, 8, 101, 102)
 """None of them is the book's; together they hold both kinds of every trouble."""
@@ -75,7 +68,7 @@ def test_triage_names_every_cause(draws):
 
 def test_nothing_that_is_shown_tells_the_cause(draws):
     for _, run in all_runs(draws):
-        shown = repr(run) + repr(run.run)
+        shown = repr(run) + repr(run.run) + run.describe()
         assert not any(cause in shown for cause in CAUSES)
         data = run.measurements()
         assert "cause" not in data
@@ -125,8 +118,7 @@ def test_a_remedy_that_changes_nothing_returns_the_run(draws):
         assert treat(run, remedy) is run
     matched = REMEDIES["match_rate"](run)
     again = perform_run(matched)
-    matrices = [k for k, rank in enumerate(run.record.parameter_ranks) if rank == 2]
-    assert np.median(again.record.update_ratios[0, matrices]) == pytest.approx(0.01)
+    assert np.median(again.record.update_ratios[0, run.matrices]) == pytest.approx(0.01)
 
 
 def test_the_table_of_remedies(draws):
@@ -163,6 +155,19 @@ def test_silenced_units_are_dead_and_the_rest_is_as_drawn():
     plain = draw_run_weights(replace(spec, silenced_layer=None))
     assert all(np.array_equal(a, b) for a, b in zip(weights.matrices, plain.matrices, strict=True))
     assert perform_run(spec).record.dead_fractions[0, 1] >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("activation", "words"),
+    [("relu", "inactive and at most"), ("leaky_relu", "inactive; an update"),
+     ("tanh", "values are saturated"), ("linear", "no activation is known")],
+)  # fmt: skip
+def test_a_run_is_described_by_what_applies_to_its_activation(activation, words):
+    network = NetworkSpec(64, 16, 4, 10, activation, init="glorot_normal")
+    run = perform_run(RunSpec(network, 0.05, 0))
+    assert words in run.describe()
+    assert "not finite" not in run.describe()
+    assert plots.plot_run_chart(run).axes
 
 
 def test_inputs_are_scaled_in_both_parts():
