@@ -144,10 +144,20 @@ def view_arguments(course: Path) -> list[str]:
         arguments += ["--ro-bind-try", name, name]
     arguments += ["--ro-bind", str(course), "/course"]
     arguments += ["--ro-bind", str(course / "passwd"), "/etc/passwd"]
+    return arguments + cover_arguments()
+
+
+def kept_folders() -> list[str]:
+    """Return the package folders that lie in /tmp, where the private space would hide them."""
+    return [str(path) for path in package_folders() if path.is_relative_to("/tmp")]
+
+
+def cover_arguments() -> list[str]:
+    """Return the arguments that cover `course_lib` where it is installed: its tasks are there."""
     installed = Path(course_lib.__file__).parent
-    if _inside_any(installed, [*bound[:-1], *map(Path, SYSTEM)]):
-        arguments += ["--perms", "0755", "--tmpfs", str(installed)]
-    return arguments
+    if _inside_any(installed, [*package_folders(), *map(Path, SYSTEM)]):
+        return ["--perms", "0755", "--tmpfs", str(installed)]
+    return []
 
 
 def build_command(bwrap: str, course: Path, slot: int, modules: tuple[str, ...]) -> list[str]:
@@ -161,6 +171,9 @@ def build_command(bwrap: str, course: Path, slot: int, modules: tuple[str, ...])
         "--perms", "1777", "--size", str(64 << 20), "--tmpfs", "/tmp",
         "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--clearenv",
     ]  # fmt: skip
+    for path in kept_folders():
+        alone += ["--ro-bind", path, path]
+    alone += cover_arguments()
     for name, value in ENVIRONMENT.items():
         alone += ["--setenv", name, value]
     if os.getuid() != 0:

@@ -122,6 +122,7 @@ class SandboxSlot(Slot):
         super().__init__(limits)
         modules = sandbox.all_modules() if modules is None else modules
         self.command = sandbox.build_command(sandbox.find_bubblewrap(), course, number, modules)
+        self.keep = sandbox.kept_folders()
         self.alive = False
         self.start()
 
@@ -161,7 +162,8 @@ class SandboxSlot(Slot):
     def _run(self, request: bytes, seconds: float, handle: Callable[[dict], float]) -> End:
         limits = self.limits
         hard = HardLimits(int(seconds) + 5, limits.memory, limits.disk, limits.processes)
-        order = json.dumps({"limits": asdict(hard), "seconds": seconds + 2 * GRACE_SECONDS})
+        patience = seconds + 2 * GRACE_SECONDS
+        order = json.dumps({"limits": asdict(hard), "seconds": patience, "keep": self.keep})
         status, their_status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         receiving, sending = os.pipe()
         with tempfile.TemporaryFile() as body, status, os.fdopen(receiving, "rb") as stream:

@@ -19,6 +19,7 @@ from . import seccomp
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
+MS_BIND, MS_REC = 0x1000, 0x4000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -52,10 +53,11 @@ def hide_memory(hidden: bool) -> None:
     _system("prctl", PR_SET_DUMPABLE, ctypes.c_ulong(0 if hidden else 1), 0, 0, 0)
 
 
-def enter_namespaces(disk: int) -> None:
+def enter_namespaces(disk: int, keep: list[str]) -> None:
     """Leave the zygote's namespaces for new ones, with an empty /tmp and /dev/shm of `disk` bytes.
 
-    Must be called in a process with one thread; a fork just made is one.
+    `keep` are folders in /tmp that stay as they are, since Python's packages lie there. Must be
+    called in a process with one thread; a fork just made is one.
     """
     user, group = os.getuid(), os.getgid()
     hide_memory(False)  # the maps below belong to root otherwise
@@ -64,9 +66,15 @@ def enter_namespaces(disk: int) -> None:
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{user} {user} 1")
     _write("/proc/self/gid_map", f"{group} {group} 1")
+    handles = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in keep}
     for folder, size in ((b"/tmp", disk), (b"/dev/shm", disk)):
         options = f"size={size},nr_inodes=20k,mode=1777".encode()
         _system("mount", b"tmpfs", folder, b"tmpfs", ctypes.c_ulong(MS_NOSUID | MS_NODEV), options)
+    for path, handle in handles.items():
+        os.makedirs(path)
+        source, flags = f"/proc/self/fd/{handle}".encode(), ctypes.c_ulong(MS_BIND | MS_REC)
+        _system("mount", source, path.encode(), None, flags, None)
+        os.close(handle)
     # Terminals would be shared with the submissions before and after.
     flags = ctypes.c_ulong(MS_RDONLY | MS_NOSUID | MS_NODEV)
     _system("mount", b"tmpfs", b"/dev/pts", b"tmpfs", flags, b"size=4k")

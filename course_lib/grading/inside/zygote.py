@@ -82,7 +82,7 @@ def watch_over(order: dict, request: int, events: int, status: int) -> None:
     inherited = measure(["self"], "status", "Rss")
     report = socket.socket(fileno=status)
     try:
-        enter_namespaces(limits.disk)
+        enter_namespaces(limits.disk, order["keep"])
         child = os.fork()
     except OSError as error:
         report.send(json.dumps({"end": "refused", "detail": str(error)}).encode())
