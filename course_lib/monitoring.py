@@ -24,18 +24,25 @@ from course_lib._validation import require_integer, require_real
 from course_lib.activations import get_activation
 from course_lib.results import decades, format_number
 
-ONE_SIDED = ("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "softplus")
+ONE_SIDED = ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "hardswish",
+             "softplus")  # fmt: skip
 """Activations with an active side, h > 0. The others (sigmoid, tanh) are only flat or steep."""
 
-ACTIVATION_KINDS = (*ONE_SIDED, "sigmoid", "tanh")
+ACTIVATION_KINDS = (*ONE_SIDED, "sigmoid", "tanh", "hardsigmoid", "hardtanh", "softmax")
+"""Softmax counts rows, not values: attention that has settled on one position passes nothing."""
 
 
 @lru_cache(maxsize=64)
 def flat_below(name: str, share: float) -> float:
     r"""Return the largest z on a fine grid such that $|f'| < s \sup|f'|$ everywhere below it."""
-    f = get_activation(name)
     z = np.linspace(-40.0, 5.0, 45001)
-    steep = np.abs(f.derivative(z)) >= share * f.supremum
+    if name == "mish":  # z tanh(softplus(z)), whose slope reaches 1.0886
+        gate = np.tanh(np.logaddexp(0.0, z))
+        slopes, supremum = gate + z * (1 - gate**2) / (1 + np.exp(-z)), 1.0886
+    else:
+        f = get_activation(name)
+        slopes, supremum = f.derivative(z), f.supremum
+    steep = np.abs(slopes) >= share * supremum
     return float(z[np.argmax(steep)]) if steep.any() else np.inf
 
 
@@ -48,8 +55,8 @@ def flat_mask(name: str, h: object, z: object, share: float) -> object | None:
         z: the preactivations, or None if they are not at hand.
         share: the share s of the largest slope.
 
-    None where nothing can be said: a leaky ReLU is nowhere flat, and a GELU or SiLU cannot be
-    judged from its output alone, which takes the same value at two preactivations.
+    None where nothing can be said: a leaky ReLU is nowhere flat, and a GELU, SiLU or Mish cannot
+    be judged from its output alone, which takes the same value at two preactivations.
     """
     if name == "relu":
         return h <= 0
@@ -63,7 +70,15 @@ def flat_mask(name: str, h: object, z: object, share: float) -> object | None:
         return h < share - 1
     if name == "softplus":  # the slope is 1 - exp(-h)
         return h < -np.log1p(-share)
-    if name in ("gelu", "silu") and z is not None:
+    if name == "selu":  # its steepest slope, at 0 from the left, is 1.7581
+        return h + 1.7581 < share * 1.7581
+    if name == "hardswish":  # 0 below -3, and nowhere else but at 0 itself
+        return h == 0
+    if name == "hardsigmoid":
+        return (h <= 0) | (h >= 1)
+    if name == "hardtanh":
+        return (h <= -1) | (h >= 1)
+    if name in ("gelu", "silu", "mish") and z is not None:
         return z < flat_below(name, share)
     return None
 
@@ -168,7 +183,7 @@ class FlowRecord:
     there (the active fraction of a linear layer, the gradient of a frozen one).
 
     Fields:
-        framework: "PyTorch" or "TensorFlow".
+        framework: "PyTorch", "TensorFlow" or "NumPy".
         every: sampling interval asked for; `steps` shows the one in force after thinning.
         layers, kinds, activations: name, class and activation (or None) per layer.
         steps: the sampled steps, shape (R,); step 0 is before the first update.
@@ -188,6 +203,7 @@ class FlowRecord:
         unit_last_active: per layer, the last sampled step at which each unit was active on any
             input, -1 if at none, shape (units,), or None.
         nonfinite: the first time per place, in the order in which a step computes them.
+        lost_steps: the sampled steps in which some gradient was there and was not finite.
     """
 
     framework: str
@@ -212,6 +228,7 @@ class FlowRecord:
     unit_active_fractions: tuple[np.ndarray | None, ...] = field(repr=False)
     unit_last_active: tuple[np.ndarray | None, ...] = field(repr=False)
     nonfinite: tuple[NonFiniteEvent, ...] = ()
+    lost_steps: tuple[int, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         """The number R of sampled steps."""
@@ -224,7 +241,7 @@ class FlowRecord:
             kept = np.where(np.isnan(self.weight_grad_norms), 0.0, self.weight_grad_norms)
             total = np.sqrt(np.sum(kept**2, axis=1))
         lost = {e.step for e in self.nonfinite if e.quantity == "weight gradient"}
-        total[np.isin(self.steps, list(lost))] = np.nan
+        total[np.isin(self.steps, [*lost, *self.lost_steps])] = np.nan
         return total
 
     def describe(self) -> str:
@@ -296,6 +313,7 @@ class FlowRecorder:
         self.parameters: dict[str, ParameterState] = {}
         self.units: dict[str, tuple[np.ndarray, int, np.ndarray]] = {}
         self.events: dict[tuple[str, str], NonFiniteEvent] = {}
+        self.lost_steps: list[int] = []
 
     def wants(self, step: int) -> bool:
         """Return whether `step` is due by the interval in force."""
@@ -303,7 +321,6 @@ class FlowRecorder:
 
     def add(self, sample: Sample) -> None:
         """Store one filled sample."""
-        sites = {site.name: self._measure(site, sample.step) for site in sample.sites}
         for site in sample.sites:
             self.layers[site.name] = (site.kind, site.activation)
         parameters = {}
@@ -314,29 +331,59 @@ class FlowRecorder:
             )
             parameters[state.name] = (grad, norm, update / norm if norm else nan)
         self._notice(sample)
-        self.rows.append((sample.step, sites, parameters))
+        grads = [s.grad_norm for s in sample.parameters if s.grad_norm is not None]
+        if not all(map(math.isfinite, grads)):
+            self.lost_steps.append(sample.step)
+        self.rows.append((sample.step, self._measure(sample), parameters))
         if len(self.rows) > self.max_records:
             self.interval *= 2
             self.rows = [row for row in self.rows if row[0] % self.interval == 0] or self.rows[::2]
 
-    def _measure(self, site: Site, step: int) -> tuple[float, ...]:
-        scale = nan if site.norm is None else site.norm / math.sqrt(max(site.size, 1))
-        grad = nan if site.grad_norm is None else site.grad_norm
-        active = dead = always = saturated = nan
-        flat, rows = site.flat, site.rows
-        if site.active is not None and site.activation in ONE_SIDED:
-            active = float(site.active.sum()) / site.size
-            always = np.count_nonzero(site.active == rows) / len(site.active)
-            before = self.units.get(site.name)
-            last = np.full(len(site.active), -1) if before is None else before[2]
-            last[site.active > 0] = step
-            self.units[site.name] = (site.active, rows, last)
-            flat = rows - site.active if site.activation == "relu" else flat
-        if flat is not None:
-            saturated = float(flat.sum()) / site.size
-            if site.activation in ONE_SIDED:
-                dead = np.count_nonzero(flat == rows) / len(flat)
-        return scale, grad, active, dead, always, saturated
+    def _measure(self, sample: Sample) -> dict[str, tuple[float, ...]]:
+        """Return the six numbers of every site, as `record` will list them."""
+        counted = [s for s in sample.sites if s.active is not None and s.activation in ONE_SIDED]
+        fractions = dict(zip((s.name for s in counted), self._count(counted, sample.step),
+                             strict=True))  # fmt: skip
+        found = {}
+        for site in sample.sites:
+            scale = nan if site.norm is None else site.norm / math.sqrt(max(site.size, 1))
+            grad = nan if site.grad_norm is None else site.grad_norm
+            active, dead, always, saturated = fractions.get(site.name, (nan,) * 4)
+            if site.flat is not None:
+                saturated = float(site.flat.sum()) / site.size
+                if site.activation in ONE_SIDED:
+                    dead = np.count_nonzero(site.flat == site.rows) / len(site.flat)
+            found[site.name] = (scale, grad, active, dead, always, saturated)
+        return found
+
+    def _count(self, sites: list[Site], step: int) -> list[tuple[float, float, float, float]]:
+        """Return what the active counts tell, of all sites at once: one call costs as much as ten.
+
+        Per site: the active fraction, and the fractions of the units that are dead and always on,
+        and of the values that are flat; the two that only a ReLU tells so are NaN for the others.
+        """
+        if not sites:
+            return []
+        counts = np.concatenate([site.active for site in sites])
+        sizes = [len(site.active) for site in sites]
+        starts = np.cumsum([0, *sizes[:-1]])
+        sums = np.add.reduceat(counts, starts, dtype=np.float64).tolist()
+        full = counts == np.repeat([site.rows for site in sites], sizes)
+        full, off = (np.add.reduceat(m, starts, dtype=np.int64).tolist() for m in
+                     (full, counts == 0))  # fmt: skip
+        before = [self.units.get(site.name) for site in sites]
+        last = np.concatenate([
+            np.full(size, -1) if b is None or len(b[2]) != size else b[2]
+            for b, size in zip(before, sizes, strict=True)
+        ])  # fmt: skip
+        last[counts > 0] = step
+        found = []
+        for k, site in enumerate(sites):
+            self.units[site.name] = (site.active, site.rows, last[starts[k]:starts[k] + sizes[k]])
+            active, relu = sums[k] / site.size, site.activation == "relu"
+            found.append((active, off[k] / sizes[k] if relu else nan, full[k] / sizes[k],
+                          1 - active if relu else nan))  # fmt: skip
+        return found
 
     def _notice(self, sample: Sample) -> None:
         """Keep the first non-finite value per place, in the order of a step's computations."""
@@ -386,4 +433,5 @@ class FlowRecorder:
             tuple(None if u is None else u[0] / u[1] for u in units),
             tuple(None if u is None else u[2].copy() for u in units),
             tuple(self.events.values()),
+            tuple(self.lost_steps),
         )

@@ -22,7 +22,7 @@ from course_lib.inspection import (
 )
 from course_lib.monitoring import ONE_SIDED
 from course_lib.pytorch.bptt import bptt_profile
-from course_lib.pytorch.monitor import FlowProbe
+from course_lib.pytorch.probe import FlowProbe
 from course_lib.recurrent_results import BPTTProfile
 
 

@@ -52,7 +52,9 @@ def test_functional_activations_and_images():
             return self.head(F.relu(self.conv(x)).mean((2, 3)))
 
     net = Net()
-    assert pytorch.dead_units(net, np.zeros((2, 1, 5, 5))).layers == ()  # nothing can see it there
+    found = pytorch.dead_units(net, np.zeros((2, 1, 5, 5))).layers  # read from autograd's graph
+    assert [layer.name for layer in found] == ["head.input (relu)"]
+    assert len(found[0].active) == 3
     wrapped = nn.Sequential(net.conv, nn.ReLU())
     assert len(pytorch.dead_units(wrapped, np.zeros((2, 1, 5, 5))).layers[0].active) == 3
 

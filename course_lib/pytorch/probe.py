@@ -1,0 +1,318 @@
+"""Hooks that measure what every layer of a model puts out, and the loss's gradient there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+
+from course_lib.monitoring import ONE_SIDED, Site, flat_mask
+from course_lib.pytorch import graph
+from course_lib.pytorch.norms import norm64, norms64
+
+MODULE_ACTIVATIONS = {
+    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.LeakyReLU: "leaky_relu", nn.PReLU: "leaky_relu",
+    nn.ELU: "elu", nn.SELU: "selu", nn.GELU: "gelu", nn.SiLU: "silu", nn.Mish: "mish",
+    nn.Hardswish: "hardswish", nn.Softplus: "softplus", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh",
+    nn.Hardsigmoid: "hardsigmoid",
+}  # fmt: skip
+
+PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
+           nn.Dropout3d, nn.AlphaDropout)  # fmt: skip
+"""Modules whose output says nothing that their input does not."""
+
+LINEAR = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.LayerNorm,
+          nn.GroupNorm, nn.Embedding, nn.RNNBase)  # fmt: skip
+"""Modules that are no activation, whatever node their output has."""
+
+CHANNEL_MODULES = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm,
+                   nn.modules.instancenorm._InstanceNorm)  # fmt: skip
+
+
+def first_tensor(output: object) -> torch.Tensor | None:
+    """Return the first floating-point tensor of a module's output, whatever holds it."""
+    if isinstance(output, torch.Tensor):
+        return output if output.is_floating_point() else None
+    if isinstance(output, nn.utils.rnn.PackedSequence):
+        return output.data
+    if isinstance(output, dict):
+        output = output.values()
+    if isinstance(output, Iterable) and not isinstance(output, str):
+        for part in output:
+            found = first_tensor(part)
+            if found is not None:
+                return found
+    return None
+
+
+def count_units(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the sum of a mask, or of zeros and ones, per unit; units lie along `axis`."""
+    if values.ndim == 2:
+        return values.sum(0 if axis in (1, -1) else 1)
+    others = [d for d in range(values.ndim) if d != axis % values.ndim]
+    return values.sum(dim=others) if others else values
+
+
+HELD = 1 << 25
+"""Bytes of outputs and gradients that a pass may hold until they are measured together."""
+
+
+class Pass:
+    """The sites of one forward pass and what its backward pass brought.
+
+    To measure many tensors in one call is twice as fast as one by one. So a few outputs and
+    gradients wait for it, within bounds: those that are known not to be overwritten in place.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: list[tuple[Site, torch.Tensor, int, int]] = []
+        self.gradients: list[tuple[Site, torch.Tensor]] = []
+        self.met: list[tuple[str, torch.Tensor, int]] = []
+        self.held = 0
+        self.sites: list[Site] = []
+        self.calls: dict[str, int] = {}
+        # Holding a node keeps its id its own. A node also holds, by its hooks, this pass: unless
+        # they are let go of at the end, the whole graph waits for the garbage collector.
+        self.nodes: dict[int, object] = {}
+        self.axes: dict[tuple[int, ...], int] = {}
+        self.differentiated = False
+
+
+class FlowProbe:
+    """Forward hooks that measure every layer's output, and node hooks on those outputs.
+
+    Arguments:
+        model: the module whose layers are watched.
+        share: the share of the largest slope below which a value counts as saturated.
+        max_calls: how many calls of one module are recorded in a pass.
+        on_gradient: called whenever a gradient comes through, from within the backward pass.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, share: float, max_calls: int,
+        on_gradient: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.share, self.max_calls = model, share, max_calls
+        self.on_gradient = on_gradient
+        self.handles: list[torch.utils.hooks.RemovableHandle] = []
+        self.watched = {}
+        for name, module in model.named_modules():
+            leaf = not any(True for _ in module.children())
+            own = leaf or any(True for _ in module.parameters(recurse=False))
+            own = own and not isinstance(module, PASSING)
+            linear = isinstance(module, LINEAR)
+            self.watched[id(module)] = (name or type(module).__name__, own, linear)
+        self.current, self.kept = Pass(), None
+        self.steady: set[str] = set()  # sites whose output was still as it was after a pass
+
+    def attach(self) -> None:
+        """Put the hooks on; `detach` takes them off.
+
+        Two hooks on all modules, which look up who is being called, are put on and taken off
+        faster than two on each.
+        """
+        self.clear()
+        self.handles = [
+            register_module_forward_pre_hook(self._before),
+            register_module_forward_hook(self._after),
+        ]
+
+    def detach(self) -> None:
+        """Take every hook off."""
+        while self.handles:
+            self.handles.pop().remove()
+
+    def clear(self) -> None:
+        """Forget what was measured."""
+        for run in (self.current, self.kept):
+            if run is not None:
+                run.nodes.clear()
+        self.current, self.kept = Pass(), None
+
+    def best_pass(self) -> Pass:
+        """Return the latest pass that was differentiated, or the latest."""
+        run = self.current
+        if not run.differentiated and self.kept is not None:
+            run = self.kept
+        self.settle(run)
+        return run
+
+    @torch.no_grad()
+    def settle(self, run: Pass | None = None) -> None:
+        """Measure what was held, now that the backward pass is through."""
+        run = run or self.current
+        for name, h, version in run.met:
+            if h._version == version:
+                self.steady.add(name)
+        steady = []
+        for site, h, version, axis in run.outputs:
+            if h._version == version:
+                steady.append((site, h))
+                self._count(site, h, None, axis)
+            else:  # never the case before: from now on it is measured at once
+                self.steady.discard(site.name)
+        for found, name in ((steady, "norm"), (run.gradients, "grad_norm")):
+            for (site, _), norm in zip(found, norms64([t for _, t in found]), strict=True):
+                setattr(site, name, norm)
+        run.met, run.outputs, run.gradients = [], [], []
+
+    def _before(self, module: nn.Module, inputs: tuple) -> None:
+        """See a pass begin, and a functional activation at an input: `self.linear2(F.relu(h))`."""
+        if module is self.model and torch.is_grad_enabled():
+            self.current.nodes.clear()
+            self.kept = self.current if self.current.differentiated else self.kept
+            self.current = Pass()
+        given = inputs[0] if inputs else None
+        node = given.grad_fn if isinstance(given, torch.Tensor) else None
+        if node is None or id(node) in self.current.nodes:
+            return
+        watched = self.watched.get(id(module))
+        if watched is not None and torch.is_grad_enabled() and not graph.transformed():
+            self._functional(f"{watched[0]}.input", given)
+
+    def _after(self, module: nn.Module, inputs: tuple, output: object) -> None:
+        watched = self.watched.get(id(module))
+        if watched is None or not torch.is_grad_enabled() or graph.transformed():
+            return
+        name, own, linear = watched
+        h = output if isinstance(output, torch.Tensor) else first_tensor(output)
+        if h is None or not h.is_floating_point() or h.numel() == 0:
+            return
+        if not own:  # a container that ends in a functional activation
+            self._functional(name, h)
+            return
+        run, node = self.current, h.grad_fn
+        if node is not None:
+            run.nodes[id(node)] = node
+        kind, z = (None, None) if linear else self._activation(module, inputs, h)
+        axis = self._axis(module, h)
+        site = self._new_site(name, type(module).__name__, kind)
+        if site is None:
+            return
+        run.held += h.numel() * h.element_size()
+        if run.held > HELD or node is None:
+            self._measure(site, h, z, axis)
+        elif z is None and site.name in self.steady:
+            run.outputs.append((site, h, h._version, axis))
+        else:
+            self._measure(site, h, z, axis)
+            run.met.append((site.name, h, h._version))
+        if node is not None:  # a hook on the node costs half of one on the tensor
+            node.register_prehook(partial(self._node_gradient, run, site, h.output_nr))
+        elif h.requires_grad:
+            h.register_hook(partial(self._gradient, run, site))
+
+    def _activation(
+        self, module: nn.Module, inputs: tuple, h: torch.Tensor
+    ) -> tuple[str | None, torch.Tensor | None]:
+        """Return which activation a module is, if any, and its input where that is needed."""
+        kind = MODULE_ACTIVATIONS.get(type(module))
+        if kind is not None:
+            given = inputs[0] if inputs else None
+            plain = isinstance(given, torch.Tensor) and given is not h
+            return kind, given if plain and kind in graph.NEEDS_INPUT else None
+        if h.grad_fn is None:
+            return None, None
+        kind = graph.activation_of(h.grad_fn)  # somebody's own class for a known function
+        saved = graph.saved_values(h.grad_fn, kind) if kind in graph.NEEDS_INPUT else None
+        return kind, saved[1] if saved else None
+
+    # Functional activations ----------------------------------------------------------------
+
+    @torch.no_grad()
+    def _functional(self, name: str, h: torch.Tensor) -> None:
+        """Measure the activations between the modules seen so far and h."""
+        top = h.grad_fn
+        if top is None or id(top) in self.current.nodes:
+            return
+        run, found = self.current, list(graph.walk(top, self.current.nodes))
+        for node in reversed(found):  # the first to be computed first
+            if node.name() in graph.ATTENTION:
+                self._attention(name, node)
+                continue
+            kind = graph.activation_of(node)
+            if kind is None:
+                continue
+            direct = node is top and kind not in graph.NEEDS_INPUT
+            values = (h, None) if direct else graph.saved_values(node, kind)
+            if values is None and node is top:
+                values = (h, None)
+            if values is None or values[0].numel() == 0:
+                continue
+            axis = self._axis(None, values[0])
+            site = self._new_site(f"{name} ({kind})", kind, kind)
+            if site is not None:
+                self._measure(site, *values, axis)
+                node.register_prehook(partial(self._node_gradient, run, site, 0))
+
+    def _attention(self, name: str, node: object) -> None:
+        weights = graph.attention_weights(node)
+        if weights is None or weights.ndim < 3 or weights.numel() == 0:
+            return
+        flat = graph.flat_rows(weights, self.share)
+        site = self._new_site(f"{name} (softmax)", "softmax", "softmax")
+        if site is not None:
+            site.size = flat.numel()
+            axis = 1 if weights.ndim == 4 else 0  # the heads
+            site.rows = flat.numel() // flat.shape[axis]
+            site.flat = count_units(flat, axis)
+
+    # Measuring -----------------------------------------------------------------------------
+
+    def _axis(self, module: nn.Module | None, h: torch.Tensor) -> int:
+        """Return the axis of the units: 1 after convolutions, the last one otherwise."""
+        axes, shape = self.current.axes, h.shape
+        if isinstance(module, CHANNEL_MODULES):
+            axes[shape] = axis = 1 if len(shape) > 1 else -1
+            return axis
+        if module is not None and type(module) not in MODULE_ACTIVATIONS:
+            axes[shape] = axis = 1 if isinstance(module, nn.modules.pooling._MaxPoolNd) else -1
+            return axis
+        return axes.get(shape, 1 if len(shape) in (4, 5) else -1)
+
+    def _new_site(self, name: str, kind: str, activation: str | None) -> Site | None:
+        """Return a site for one more call under this name, or None if there were enough."""
+        run = self.current
+        run.calls[name] = calls = run.calls.get(name, 0) + 1
+        if calls > self.max_calls:
+            return None
+        site = Site(name if calls == 1 else f"{name}#{calls}", kind, activation, 1, 1)
+        run.sites.append(site)
+        return site
+
+    @torch.no_grad()
+    def _measure(self, site: Site, h: torch.Tensor, z: torch.Tensor | None, axis: int) -> None:
+        site.norm = norm64(h)
+        self._count(site, h, z, axis)
+
+    def _count(self, site: Site, h: torch.Tensor, z: torch.Tensor | None, axis: int) -> None:
+        kind, site.size = site.activation, h.numel()
+        if kind is None or h.ndim == 0:
+            return
+        site.rows = site.size // h.shape[axis]
+        if kind in ONE_SIDED:
+            # A ReLU's sign is 0 or 1, and quicker than `> 0`; 16 bits cannot hold its sum.
+            quick = kind in ("relu", "relu6") and h.dtype is torch.float32
+            site.active = count_units(torch.sign(h) if quick else h > 0, axis)
+        if kind != "relu":  # a ReLU is flat exactly where it is not active
+            flat = flat_mask(kind, h, z, self.share)
+            site.flat = None if flat is None else count_units(flat, axis)
+
+    def _gradient(self, run: Pass, site: Site, grad: torch.Tensor) -> None:
+        run.differentiated = True
+        if run.held <= HELD:
+            run.gradients.append((site, grad))
+        else:
+            site.grad_norm = norm64(grad)
+        if self.on_gradient is not None:
+            self.on_gradient()
+
+    def _node_gradient(self, run: Pass, site: Site, output: int, grads: tuple) -> None:
+        if grads[output] is not None:
+            self._gradient(run, site, grads[output])
