@@ -23,6 +23,7 @@ from course_lib.grading.slots import SandboxSlot, Slot
 from course_lib.grading.store import Store
 from course_lib.grading.unsafe import UnsafeSlot
 
+WAIT_SECONDS = 20.0
 _here = threading.local()
 _numbers = itertools.count()
 
@@ -63,9 +64,9 @@ def grade_on_cluster(
             "--dask needs the package distributed: pip install 'gradient-flow-course[cluster]'."
         ) from None
     try:
-        client = Client(address, timeout=20)
+        client = Client(address, timeout=WAIT_SECONDS)
     except (OSError, ValueError) as error:
-        raise GradingError(f"No scheduler answers at {address}: {error}") from None
+        raise GradingError(f"No scheduler answers at {address} ({type(error).__name__}).") from None
     total, done = len(set(work.keys)), 0
     with client:
         futures = {}

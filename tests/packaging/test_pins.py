@@ -35,8 +35,8 @@ def requirements(*extras: str) -> list[Requirement]:
     return [Requirement(name) for name in names]
 
 
-def test_the_extras_are_the_four_that_are_promised():
-    assert set(EXTRAS) == {"torch", "tensorflow", "book", "test"}
+def test_the_extras_are_the_five_that_are_promised():
+    assert set(EXTRAS) == {"torch", "tensorflow", "book", "cluster", "test"}
 
 
 @pytest.mark.parametrize("requirement", requirements("torch", "tensorflow", "test"), ids=str)
