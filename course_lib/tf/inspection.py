@@ -22,7 +22,8 @@ from course_lib.inspection import (
 from course_lib.monitoring import ONE_SIDED
 from course_lib.recurrent_results import BPTTProfile
 from course_lib.tf.bptt import bptt_profile
-from course_lib.tf.probes import Trace, instrumented, named_layers, override, restore
+from course_lib.tf.layer_names import named_layers
+from course_lib.tf.probes import Trace, instrumented, override, restore
 
 
 def _require_model(model: object) -> None:

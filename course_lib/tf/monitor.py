@@ -64,6 +64,7 @@ class GradientFlowMonitor(keras.callbacks.Callback):
         )
         self._max_calls = require_integer("max_calls", max_calls, minimum=1)
         self._step, self._trace = 0, None
+        self._traces: list[Trace] = []
         self._measured = self._plain = None
         self._outer, self._sampling = ExitStack(), ExitStack()
         self._entered = self._live = self._compiled = False
@@ -97,13 +98,17 @@ class GradientFlowMonitor(keras.callbacks.Callback):
             trace = self._probes()
             with instrumented(trace, self._optimizers()):
                 result = step(*args, **kwargs)
-            self._trace = trace
-            return result, trace.pack()
+            # A step may be traced for several shapes: its vector says which trace it is of.
+            self._traces.append(trace)
+            number = tf.constant([len(self._traces) - 1], tf.float64)
+            return result, tf.concat([number, trace.pack()], axis=0)
 
         return measured
 
     def _add(self, vector: tf.Tensor) -> None:
-        self._recorder.add(self._trace.unpack(self._step, vector.numpy()))
+        vector = vector.numpy()
+        trace = self._traces[int(vector[0])]
+        self._recorder.add(trace.unpack(self._step, vector[1:]))
 
     # model.fit -----------------------------------------------------------------------------
 
@@ -227,7 +232,8 @@ class GradientFlowMonitor(keras.callbacks.Callback):
 
     def _close_step(self) -> None:
         if self._live:
-            self._add(self._trace.pack())
+            sample = self._trace.unpack(self._step, self._trace.pack().numpy())
+            self._recorder.add(sample)
         self._sampling.close()
         self._step += 1
         self._begin_step()

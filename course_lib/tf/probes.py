@@ -7,69 +7,38 @@ All numbers of a step are packed into one vector, so that one transfer brings th
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from course_lib.monitoring import (
-    ACTIVATION_KINDS,
-    ONE_SIDED,
-    ParameterState,
-    Sample,
-    Site,
-    flat_mask,
+from course_lib.monitoring import ONE_SIDED, ParameterState, Sample, Site, flat_mask
+from course_lib.tf.layer_names import (
+    PASSING,
+    activation_kind,
+    functional_activation,
+    named_layers,
+    named_variables,
+    unit_axis,
 )
-
-PASSING = (keras.layers.InputLayer, keras.layers.Flatten, keras.layers.Reshape,
-           keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D,
-           keras.layers.ZeroPadding2D)  # fmt: skip
-"""Layers whose output says nothing that their input does not."""
-
-OPERATIONS = {
-    "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leaky_relu", "Elu": "elu",
-    "Softplus": "softplus", "Sigmoid": "sigmoid", "Tanh": "tanh",
-}  # fmt: skip
-"""How a graph names what a call such as `tf.nn.relu` left behind."""
-
-
-def named_layers(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
-    """Yield every layer below `layer` with its path; what is inside an RNN layer stays inside."""
-    for child in layer._layers:
-        name = f"{prefix}{child.name}"
-        yield name, child
-        if not isinstance(child, keras.layers.RNN):
-            yield from named_layers(child, f"{name}/")
-
-
-def activation_kind(layer: keras.Layer) -> str | None:
-    """Return which of `ACTIVATION_KINDS` ends the layer, or None."""
-    if isinstance(layer, keras.layers.RNN):
-        return None
-    if isinstance(layer, keras.layers.ReLU):
-        plain = not layer.negative_slope and not layer.threshold
-        return ("relu" if layer.max_value is None else "relu6") if plain else None
-    for kind, name in ((keras.layers.LeakyReLU, "leaky_relu"), (keras.layers.PReLU, "leaky_relu"),
-                       (keras.layers.ELU, "elu")):  # fmt: skip
-        if isinstance(layer, kind):
-            return name
-    name = getattr(getattr(layer, "activation", None), "__name__", None)
-    return name if name in ACTIVATION_KINDS else None
-
-
-def norm64(tensor: tf.Tensor) -> tf.Tensor:
-    """Return the Euclidean norm, accumulated in float64: no square under- or overflows."""
-    if isinstance(tensor, tf.IndexedSlices):
-        tensor = tensor.values
-    return tf.sqrt(tf.reduce_sum(tf.square(tf.cast(tensor, tf.float64))))
+from course_lib.tf.packing import Packer
 
 
 def _place() -> object:
     """Return where ops are going: "eager", or the graph being traced."""
     return "eager" if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+@dataclass
+class Pass:
+    """The sites of one forward pass, and whether a backward pass came through it."""
+
+    sites: list[Site] = field(default_factory=list)
+    calls: dict[str, int] = field(default_factory=dict)
+    differentiated: bool = False
 
 
 class Trace:
@@ -78,19 +47,29 @@ class Trace:
     def __init__(self, model: keras.Model, *, share: float, max_calls: int) -> None:
         self.model, self.share, self.max_calls = model, share, max_calls
         self.place = _place()
-        self.sites: list[Site] = []
-        self.calls: dict[str, int] = {}
-        self.states: dict[str, ParameterState] = {}
-        self.scale: tf.Tensor | None = None
+        self.packer = Packer()
+        self.current, self.kept = Pass(), Pass()
+        self.states: dict[int, ParameterState] = {}
+        self.names = named_variables(model)
+        self.gradient_scale: float | None = None
 
     # Layers --------------------------------------------------------------------------------
 
     def begin_pass(self) -> None:
-        """Forget the outputs of an earlier pass: of several in a step, the last one counts."""
+        """Begin a new pass: of several in a step, the last one that is differentiated counts."""
         if _place() is self.place:
-            self.sites, self.calls = [], {}
+            self.kept = self.current if self.current.differentiated else self.kept
+            self.current = Pass()
 
-    def probe(self, name: str, layer: keras.Layer, inputs: tuple, output: object) -> object:
+    def probe_input(self, name: str, inputs: tuple) -> tuple:
+        """Measure an activation that was no layer: `self.dense2(tf.nn.relu(h))`, in a graph."""
+        kind = functional_activation(inputs[0]) if inputs else None
+        if kind is None or _place() is not self.place or inputs[0].shape.rank in (None, 0):
+            return inputs
+        watched = self._record(f"{name}.input ({kind})", kind, kind, None, None, inputs[0])
+        return (watched, *inputs[1:])
+
+    def probe(self, name: str, layer: object, inputs: tuple, output: object) -> object:
         """Measure a layer's output and return it with a gradient that will be measured."""
         parts = tf.nest.flatten(output)
         first = next(
@@ -100,44 +79,60 @@ class Trace:
         if first is None or _place() is not self.place or parts[first].shape.rank in (None, 0):
             return output
         h = parts[first]
-        kind = activation_kind(layer)
-        if kind is None and self.place != "eager":
-            kind = OPERATIONS.get(h.op.type)
-        container = bool(layer._layers) and not isinstance(layer, keras.layers.RNN)
-        if container and kind is None and not layer._trainable_variables:
+        kind = activation_kind(layer) or functional_activation(h)
+        if kind is None and _is_container(layer):
             return output
-        self.calls[name] = calls = self.calls.get(name, 0) + 1
-        if calls > self.max_calls:
-            return output
-        site = self._measure(name if calls == 1 else f"{name}#{calls}", layer, kind, inputs, h)
-        parts[first] = self._differentiated(site, h)
-        mask = getattr(h, "_keras_mask", None)
-        if mask is not None:
-            parts[first]._keras_mask = mask
+        z = inputs[0] if isinstance(layer, keras.layers.Activation) else None
+        parts[first] = self._record(name, type(layer).__name__, kind, layer, z, h)
         return tf.nest.pack_sequence_as(output, parts)
 
-    def _measure(
-        self, name: str, layer: keras.Layer, kind: str | None, inputs: tuple, h: tf.Tensor
-    ) -> Site:
-        site = Site(name, type(layer).__name__, kind, 0, int(h.shape[-1] or 1))
-        site.size = tf.cast(tf.size(h), tf.float64)  # the last batch may be smaller
-        site.norm = norm64(h)
-        others = list(range(h.shape.rank - 1))
-        if kind in ONE_SIDED:
-            site.active = tf.reduce_sum(tf.cast(h > 0, tf.float32), others)
-        if kind is not None and kind != "relu":
-            z = inputs[0] if isinstance(layer, keras.layers.Activation) else None
-            flat = flat_mask(kind, h, z, self.share)
-            site.flat = None if flat is None else tf.reduce_sum(tf.cast(flat, tf.float32), others)
-        self.sites.append(site)
-        return site
+    def _record(
+        self, name: str, kind: str, activation: str | None, layer: object, z: object, h: tf.Tensor
+    ) -> tf.Tensor:
+        """Note a site for h, unless its layer was called too often; return h, watched."""
+        run = self.current
+        run.calls[name] = calls = run.calls.get(name, 0) + 1
+        if calls > self.max_calls:
+            return h
+        axis = unit_axis(layer, h)
+        site = Site(name if calls == 1 else f"{name}#{calls}", kind, activation, 0, 1)
+        run.sites.append(site)
+        self._measure(site, h, z, axis)
+        watched = self._differentiated(run, site, h)
+        mask = getattr(h, "_keras_mask", None)
+        if mask is not None:
+            watched._keras_mask = mask
+        return watched
 
-    def _differentiated(self, site: Site, h: tf.Tensor) -> tf.Tensor:
+    def _measure(self, site: Site, h: tf.Tensor, z: object, axis: int) -> None:
+        size, units = h.shape.num_elements(), h.shape[axis]
+        if size is None:  # the last batch may be smaller
+            self.packer.scalar(site, "size", tf.size(h, out_type=tf.int64))
+        else:
+            site.size = size
+        site.rows = units or 1  # `unpack` divides the size by it
+        self.packer.norm(site, "norm", h)
+        if site.activation is None or units is None or h.shape.rank < 2:
+            return
+        others = [k for k in range(h.shape.rank) if k != axis]
+        if site.activation in ONE_SIDED:
+            # A ReLU's sign is 0 or 1, and quicker than `> 0`.
+            quick = site.activation in ("relu", "relu6") and h.dtype == tf.float32
+            on = tf.sign(h) if quick else tf.cast(h > 0, tf.float32)
+            self.packer.counts(site, "active", tf.reduce_sum(on, others))
+        if site.activation != "relu":  # a ReLU is flat exactly where it is not active
+            flat = flat_mask(site.activation, h, z, self.share)
+            if flat is not None:
+                flat = tf.reduce_sum(tf.cast(flat, tf.float32), others)
+                self.packer.counts(site, "flat", flat)
+
+    def _differentiated(self, run: Pass, site: Site, h: tf.Tensor) -> tf.Tensor:
         @tf.custom_gradient
         def watch(x: tf.Tensor) -> tuple:
             def gradient(grad: tf.Tensor) -> tf.Tensor:
                 if _place() is self.place:
-                    site.grad_norm = norm64(grad)
+                    self.packer.norm(site, "grad_norm", grad)
+                    run.differentiated = True
                 return grad
 
             return tf.identity(x), gradient
@@ -146,72 +141,71 @@ class Trace:
 
     # Parameters ----------------------------------------------------------------------------
 
-    def apply(self, optimizer: keras.Optimizer, apply: object, grads: object, variables: object):
+    def apply(
+        self, optimizer: keras.Optimizer, apply: Callable, grads: object, variables: object
+    ) -> object:
         """Measure gradients and weights, let the optimizer apply, and measure the updates."""
         grads = list(grads)
         moved = list(optimizer._trainable_variables if variables is None else variables)
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) and optimizer.built:
-            self.scale = tf.cast(optimizer.dynamic_scale, tf.float64)
-        known = {id(v) for v in self.model.weights}
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
+            self.packer.scalar(self, "gradient_scale", scale)
         before = []
         for grad, variable in zip(grads, moved, strict=True):
-            if id(variable) not in known:
+            if id(variable) not in self.names:
                 continue
-            state = self._state(variable)
-            state.grad_norm = None if grad is None else norm64(grad)
-            before.append((state, variable, tf.identity(variable.value)))
-            state.norm = norm64(before[-1][2])
-        result = apply(grads, variables)
+            state, old = self.state(variable), tf.identity(variable.value)
+            if grad is not None:
+                self.packer.norm(state, "grad_norm", grad)
+            before.append((state, variable, old))
+        # Measured gradients are let go of before they are applied, so that memory is reused.
+        with tf.control_dependencies(self.packer.flush()):
+            result = apply(grads, variables)
         for state, variable, old in before:
-            state.update = norm64(variable.value - old)
+            self.packer.norm(state, "update", tf.identity(variable.value), old)
+            self.packer.norm(state, "norm", old)
         return result
 
-    def _state(self, variable: keras.Variable) -> ParameterState:
-        path = variable.path
-        layer = path.rpartition("/")[0]
-        # The model's own name in front says nothing.
-        layer = layer.removeprefix(f"{self.model.name}/")
-        path = path.removeprefix(f"{self.model.name}/")
-        name, k = path, 1
-        while name in self.states:
-            name, k = f"{path}#{k + 1}", k + 1
-        state = ParameterState(name, layer, len(variable.shape), variable.trainable)
-        self.states[name] = state
-        return state
+    def state(self, variable: keras.Variable) -> ParameterState:
+        """Return the state of a variable of the model, made when first asked for."""
+        if id(variable) not in self.states:
+            name, layer = self.names[id(variable)]
+            self.states[id(variable)] = ParameterState(
+                name, layer, len(variable.shape), variable.trainable
+            )
+        return self.states[id(variable)]
 
     # Transfer ------------------------------------------------------------------------------
 
     def pack(self) -> tf.Tensor:
-        """Return every number of the step in one float64 vector."""
-        numbers = [*(s.size for s in self.sites), *self._values()]
-        if not numbers:
-            return tf.zeros([0], tf.float64)
-        return tf.concat([tf.reshape(tf.cast(n, tf.float64), [-1]) for n in numbers], axis=0)
-
-    def _template(self) -> Sample:
-        return Sample(0, self.sites, list(self.states.values()), self.scale)
-
-    def _values(self) -> list[tf.Tensor]:
-        return [getattr(owner, name) for owner, name in self._template().slots()]
+        """Return every number of the step in one float64 vector; a trace is packed once."""
+        vector = self.packer.pack()
+        run = self.current if self.current.differentiated or not self.kept.sites else self.kept
+        self.sample = Sample(0, run.sites, list(self.states.values()))
+        self.units = [site.rows for site in run.sites]
+        self.current = self.kept = Pass()
+        return vector
 
     def unpack(self, step: int, vector: np.ndarray) -> Sample:
-        """Return the sample that a packed vector holds."""
-        template, count = self._template(), len(self.sites)
-        values, start = [], count
-        for tensor in self._values():
-            size = int(np.prod(tensor.shape, dtype=int))
-            values.append(vector[start : start + size])
-            start += size
-        if start != len(vector):
-            raise RuntimeError("The model's layers have changed between two traces of its step.")
-        sites = [
-            replace(site, size=int(size), rows=int(size) // site.rows)
-            for site, size in zip(template.sites, vector[:count], strict=True)
-        ]
-        states = [replace(state) for state in template.parameters]
-        sample = Sample(step, sites, states, template.gradient_scale)
-        sample.fill(values)
+        """Return the sample that a packed vector holds; it is filled anew the next time."""
+        sample = self.sample
+        sample.step = step
+        self.packer.unpack(vector)
+        for site, units in zip(sample.sites, self.units, strict=True):
+            site.size = int(site.size)
+            site.rows = site.size // units
+        if self.gradient_scale is not None:
+            for owner in (*sample.sites, *sample.parameters):
+                if owner.grad_norm is not None:
+                    owner.grad_norm /= self.gradient_scale
         return sample
+
+
+def _is_container(layer: object) -> bool:
+    """Return whether a layer only passes on what the layers inside it gave."""
+    if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.RNN):
+        return False
+    return bool(layer._layers) and not layer._trainable_variables
 
 
 @contextmanager
@@ -249,7 +243,7 @@ def restore(patched: list) -> None:
             object.__setattr__(owner, attribute, before)
 
 
-def _root_call(trace: Trace) -> object:
+def _root_call(trace: Trace) -> Callable:
     call = trace.model.call
 
     # Keras looks at a call's arguments by name (training, mask): the wrapper shows the same.
@@ -262,18 +256,19 @@ def _root_call(trace: Trace) -> object:
     return root
 
 
-def _probed_call(trace: Trace, name: str, layer: keras.Layer) -> object:
+def _probed_call(trace: Trace, name: str, layer: object) -> Callable:
     call = layer.call
 
     @functools.wraps(call)
     @tf.autograph.experimental.do_not_convert
     def probed(*args: object, **kwargs: object) -> object:
+        args = trace.probe_input(name, args)
         return trace.probe(name, layer, args, call(*args, **kwargs))
 
     return probed
 
 
-def _probed_apply(trace: Trace, optimizer: keras.Optimizer) -> object:
+def _probed_apply(trace: Trace, optimizer: keras.Optimizer) -> Callable:
     apply = optimizer.apply
 
     @tf.autograph.experimental.do_not_convert

@@ -1,0 +1,126 @@
+"""The numbers of one TensorFlow step, packed into one vector: norms, counts, sizes.
+
+A norm is taken in float32, in one pass over the tensor, and trusted where its square is far from
+both ends of float32's range. Where it is not, the whole group is measured again in float64. The
+choice is made on the device, for a group at a time, so that a graph stays small.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from course_lib.monitoring import Site
+
+HELD = 2**22
+"""Entries of tensors that wait for one choice: they are held in memory until it is made."""
+
+ROWS = ("active", "flat")
+"""Fields that hold a number per unit."""
+
+TRUSTED = (1e-25, 1e30)
+"""Squares between these lost nothing to under- or overflow of their parts in float32."""
+
+
+def norm64(tensor: tf.Tensor) -> tf.Tensor:
+    """Return the Euclidean norm, accumulated in float64: no square under- or overflows."""
+    return tf.sqrt(tf.reduce_sum(tf.square(tf.cast(tensor, tf.float64))))
+
+
+def _dense(tensor: object) -> tf.Tensor:
+    """Return the numbers of a tensor or of a sparse gradient, real and not below float32."""
+    if isinstance(tensor, tf.IndexedSlices):
+        tensor = tensor.values
+    if tensor.dtype.is_complex:
+        tensor = tf.abs(tensor)
+    return tensor if tensor.dtype in (tf.float32, tf.float64) else tf.cast(tensor, tf.float32)
+
+
+def _difference(tensors: tuple) -> tf.Tensor:
+    """Return one tensor as it is, or new - old, in float32 at least: 16 bits would lose most."""
+    return tensors[0] if len(tensors) == 1 else tensors[0] - tensors[1]
+
+
+def measure_norms(parts: list[tuple]) -> tf.Tensor:
+    """Return norms of float32 tensors, or of differences of two, as if accumulated in float64."""
+
+    def exact() -> tf.Tensor:
+        return tf.stack([norm64(_difference(t)) for t in parts])
+
+    if tf.executing_eagerly() and "GPU" in parts[0][0].device:
+        return exact()  # the choice below would wait for the device
+    squares = 2 * tf.stack([tf.nn.l2_loss(_difference(t)) for t in parts])
+    low, high = TRUSTED
+    trusted = tf.reduce_all((squares > low) & (squares < high))
+    return tf.cond(trusted, lambda: tf.sqrt(tf.cast(squares, tf.float64)), exact)
+
+
+class Packer:
+    """Takes what was measured, each under an (owner, field), and packs it into one vector."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[tuple, tuple]] = []
+        self._held = 0
+        self._parts: dict[tf.DType, list[tf.Tensor]] = {tf.float64: [], tf.float32: []}
+        self._keys: dict[tf.DType, list[tuple[tuple, int]]] = {tf.float64: [], tf.float32: []}
+
+    def norm(self, owner: object, field: str, *tensors: object) -> None:
+        """Take the norm of a tensor, or of the first less the second."""
+        tensors = tuple(map(_dense, tensors))
+        key = (owner, field)
+        if tensors[0].dtype == tf.float64:
+            self._add(key, tf.reshape(norm64(_difference(tensors)), [1]), 1)
+            return
+        self._waiting.append((key, tensors))
+        self._held += tensors[0].shape.num_elements() or HELD // 16
+        if self._held >= HELD and isinstance(owner, Site):  # weights are there in any case
+            self.flush()
+
+    def scalar(self, owner: object, field: str, value: tf.Tensor) -> None:
+        """Take a number as it is."""
+        self._add((owner, field), tf.reshape(tf.cast(value, tf.float64), [1]), 1)
+
+    def counts(self, owner: object, field: str, values: tf.Tensor) -> None:
+        """Take a float32 vector of counts."""
+        self._add((owner, field), values, int(values.shape[0]))
+
+    def _add(self, key: tuple, part: tf.Tensor, size: int) -> None:
+        self._parts[part.dtype].append(part)
+        self._keys[part.dtype].append((key, size))
+
+    def flush(self) -> list[tf.Tensor]:
+        """Measure what waits; return something to wait for before its tensors are changed."""
+        if self._waiting:
+            self._parts[tf.float64].append(measure_norms([t for _, t in self._waiting]))
+            self._keys[tf.float64] += [(key, 1) for key, _ in self._waiting]
+            self._waiting, self._held = [], 0
+        return self._parts[tf.float64][-1:]
+
+    def pack(self) -> tf.Tensor:
+        """Return everything as one float64 vector, and let go of the tensors."""
+        self.flush()
+        parts = list(self._parts[tf.float64])
+        if self._parts[tf.float32]:
+            parts.append(tf.cast(tf.concat(self._parts[tf.float32], 0), tf.float64))
+        self._parts.clear()
+        self._plan()
+        return tf.concat(parts, 0) if parts else tf.zeros([0], tf.float64)
+
+    def _plan(self) -> None:
+        """Note where in the vector every owner's numbers and rows of numbers will lie."""
+        self._single, self._rows, start = [], [], 0
+        for (owner, field), size in [*self._keys[tf.float64], *self._keys[tf.float32]]:
+            if field in ROWS:
+                self._rows.append((owner, field, slice(start, start + size)))
+            else:
+                self._single.append((vars(owner), field, start))
+            start += size
+        self._keys.clear()
+
+    def unpack(self, vector: np.ndarray) -> None:
+        """Give every owner what a packed vector holds for it; where it took two, the last."""
+        numbers = vector.tolist()
+        for fields, field, place in self._single:
+            fields[field] = numbers[place]
+        for owner, field, places in self._rows:
+            setattr(owner, field, vector[places])
