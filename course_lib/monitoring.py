@@ -349,7 +349,8 @@ class FlowRecorder:
             scale = nan if site.norm is None else site.norm / math.sqrt(max(site.size, 1))
             grad = nan if site.grad_norm is None else site.grad_norm
             active, dead, always, saturated = fractions.get(site.name, (nan,) * 4)
-            if site.flat is not None:
+            told = site.activation == "relu" and site.active is not None  # flat is not active
+            if site.flat is not None and not told:
                 saturated = float(site.flat.sum()) / site.size
                 if site.activation in ONE_SIDED:
                     dead = np.count_nonzero(site.flat == site.rows) / len(site.flat)

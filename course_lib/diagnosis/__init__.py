@@ -7,6 +7,7 @@ the checks; `report` holds what comes of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from course_lib.diagnosis.depth import check_depth, depth_trend, diagnose_flow
 from course_lib.diagnosis.inspections import (
@@ -14,7 +15,7 @@ from course_lib.diagnosis.inspections import (
     diagnose_profile,
     diagnose_spectrum,
 )
-from course_lib.diagnosis.report import SEVERITIES, Finding, Report
+from course_lib.diagnosis.report import SEVERITIES, Finding, Report, sort_findings
 from course_lib.diagnosis.thresholds import (
     ANGLE_WARNING,
     DEAD_PROBLEM,
@@ -101,15 +102,22 @@ def diagnose(*results: object) -> Report:
     """
     if not results:
         raise ValueError("`results` (=()) must hold at least one result to diagnose.")
-    findings, subjects = [], []
-    queue = [part for r in results for part in (r.values() if isinstance(r, dict) else [r])]
-    for result in queue:
+    findings, subjects, found = [], [], []
+    queue = [
+        part
+        for result in results
+        for part in (result.items() if isinstance(result, dict) else [("", result)])
+    ]
+    for name, result in queue:
         result = getattr(result, "record", result)
         check = CHECKS.get(type(result))
         if check is None:
             names = ", ".join(kind.__name__ for kind in CHECKS)
             raise TypeError(f"`results` (a {type(result).__name__}) must be one of {names}.")
-        findings += check(result)
+        part = check(result)
+        if name and isinstance(result, BPTTProfile):  # only its key says which layer it is of
+            part = [replace(finding, where=f"{name}, {finding.where}") for finding in part]
+        findings += part
+        found.append(result)
         subjects.append(result.describe())
-    findings.sort(key=lambda f: SEVERITIES.index(f.severity))
-    return Report(tuple(findings), tuple(subjects))
+    return Report(sort_findings(findings), tuple(subjects), tuple(found))

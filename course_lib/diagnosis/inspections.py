@@ -9,6 +9,8 @@ from course_lib.diagnosis.thresholds import (
     ANGLE_WARNING,
     DECADES_PROBLEM,
     DECADES_WARNING,
+    HORIZON_PROBLEM,
+    HORIZON_WARNING,
     SHRINK_WARNING,
     graded,
 )
@@ -86,19 +88,25 @@ def diagnose_clipping(audit: ClipAudit) -> list[Finding]:
 
 
 def diagnose_profile(profile: BPTTProfile) -> list[Finding]:
-    """Return the findings in a profile over time; forgetting is a warning, growth a problem."""
+    """Return the findings in a profile over time.
+
+    Every recurrent layer forgets; how soon says whether that is a problem. Growth always is one.
+    """
     change = profile.decades_per_step * (profile.length - 1)
     severity = graded(abs(change), DECADES_PROBLEM, DECADES_WARNING)
     if severity is None:
         return []
     vanishing = change < 0
     horizon = DECADES_PROBLEM / max(abs(profile.decades_per_step), 1e-300)
+    if vanishing:
+        short = graded(-horizon, -HORIZON_PROBLEM, -HORIZON_WARNING)
+        severity = short or "info"
     return [
         Finding(
             "vanishing_over_time" if vanishing else "exploding_over_time",
-            "warning" if vanishing else severity,
+            severity,
             f"the gradient {'falls' if vanishing else 'grows'} by three decades in "
-            f"{horizon:.0f} steps back, of {profile.length}",
+            f"{horizon:.{0 if horizon >= 10 else 1}f} steps back, of {profile.length}",
             f"{profile.cell}, time steps", float(change),
             -DECADES_PROBLEM if vanishing else DECADES_PROBLEM,
             "What happened earlier than that is not learned from." if vanishing

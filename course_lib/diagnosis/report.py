@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import html
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from course_lib.results import format_number
 
 SEVERITIES = ("problem", "warning", "info")
+
+CAUSES_FIRST = (
+    "non_finite", "norm_overflow", "no_gradient", "unstable_training", "large_update", "dead_units",
+    "saturation", "saturated_attention", "growing_signal", "exploding_gradient",
+)  # fmt: skip
+"""What is more often a cause than a consequence; what is not named here comes after these."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """All findings, the worst first; `subjects` says what was looked at."""
+    """All findings, the worst first, and of equals the cause before the consequence.
+
+    `subjects` says what was looked at, and `results` holds it: a `FlowRecord` to plot, for example.
+    """
 
     findings: tuple[Finding, ...]
     subjects: tuple[str, ...]
+    results: tuple = field(default=(), repr=False, compare=False)
 
     @property
     def problems(self) -> tuple[Finding, ...]:
@@ -97,3 +107,14 @@ class Report:
 def _cell(finding: Finding, name: str) -> str:
     value = getattr(finding, name)
     return format_number(value) if isinstance(value, float) else str(value)
+
+
+def sort_findings(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Return the findings, the worst first; of equals, causes first, then as they were found."""
+
+    def rank(finding: Finding) -> tuple[int, int]:
+        known = finding.code in CAUSES_FIRST
+        cause = CAUSES_FIRST.index(finding.code) if known else len(CAUSES_FIRST)
+        return SEVERITIES.index(finding.severity), cause
+
+    return tuple(sorted(findings, key=rank))

@@ -11,6 +11,9 @@ DECADES_PROBLEM = 3.0
 """Across the depth: with one learning rate, the slow end then moves a thousand times less than the
 fast one, so that what one epoch teaches the one takes a thousand for the other (glorot2010)."""
 DECADES_WARNING = 2.0
+HORIZON_PROBLEM, HORIZON_WARNING = 3.0, 6.0
+"""Steps back in time over which the gradient falls by three decades. Recurrent layers as the
+frameworks initialize them reach 7 to 15; below 3, each step divides by more than ten."""
 SPIKE = 100.0
 """A step's global norm over the median of the steps before: ten times is common noise at small
 batches, a hundred times is one step that outweighs all the others (pascanu2013)."""
@@ -20,6 +23,9 @@ on everything is lost. In a deep healthy network up to a quarter may be off on o
 SATURATED_PROBLEM, SATURATED_WARNING = 0.5, 0.25
 """Of a layer's values, at slopes below a tenth of the largest: half of them flat halves the squared
 gradient at least, in every such layer."""
+ATTENTION_PROBLEM, ATTENTION_WARNING = 0.9, 0.6
+"""Of an attention's rows, with nearly all weight on one position. A trained head may do so, and
+the first row of a causal mask always does; nearly all rows of a layer is no choice any more."""
 UPDATE_PROBLEM, UPDATE_WARNING = 0.3, 0.1
 """Update over weight in one step: at 0.3 three steps replace the weights. 1e-3 is usual."""
 UPDATE_LOST = 6e-8

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from course_lib.diagnosis.depth import typical
-from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.report import SEVERITIES, Finding
 from course_lib.diagnosis.thresholds import (
+    ATTENTION_PROBLEM,
+    ATTENTION_WARNING,
     DEAD_PROBLEM,
     DEAD_WARNING,
     SATURATED_PROBLEM,
@@ -16,9 +20,12 @@ from course_lib.diagnosis.thresholds import (
 from course_lib.inspection import UnitReport
 from course_lib.monitoring import ONE_SIDED, FlowRecord
 
+SAMPLED = "in the sampled batches of the last half of the run"
+
 
 def check_units(record: FlowRecord) -> list[Finding]:
-    found = []
+    """Return what is dead and what is saturated, one finding each that names every layer."""
+    dead_layers, flat_layers, attention = [], [], []
     recent = slice(len(record) // 2, None)
     flat = typical(record.saturated_fractions[recent])
     batch_dead = typical(record.dead_fractions[recent])
@@ -29,10 +36,28 @@ def check_units(record: FlowRecord) -> list[Finding]:
         if activation == "relu" and record.unit_last_active[k] is not None:
             half = record.steps[len(record) // 2]
             dead = float(np.mean(record.unit_last_active[k] < half))
-        found += dead_finding(name, dead, "in the sampled batches of the last half of the run")
-        if activation not in ONE_SIDED:  # to be off half of the time is what those are for
-            found += saturation_finding(name, flat[k])
-    return found
+        dead_layers += dead_finding(name, dead, SAMPLED)
+        if activation == "softmax":
+            attention += attention_finding(name, flat[k])
+        elif activation not in ONE_SIDED:  # to be off half of the time is what those are for
+            flat_layers += saturation_finding(name, flat[k])
+    return [f for found in (dead_layers, flat_layers, attention) for f in join_findings(found)]
+
+
+def join_findings(findings: list[Finding]) -> list[Finding]:
+    """Return the findings of one kind as one per severity: what begins in one layer goes on.
+
+    The first layer in the order of computation gives the place; the others are named besides.
+    """
+    joined = []
+    for severity in SEVERITIES:
+        group = [f for f in findings if f.severity == severity]
+        if len(group) > 1:
+            others = ", ".join(f.where for f in group[1:4]) + (", ..." if len(group) > 4 else "")
+            what = f"{group[0].what}; so in {len(group) - 1} later layers: {others}"
+            group[0] = replace(group[0], what=what)
+        joined += group[:1]
+    return joined
 
 
 def dead_finding(name: str, dead: float, scope: str) -> list[Finding]:
@@ -64,12 +89,28 @@ def saturation_finding(name: str, flat: float) -> list[Finding]:
     ]  # fmt: skip
 
 
+def attention_finding(name: str, flat: float) -> list[Finding]:
+    """Return a finding if most rows of an attention have settled on one position."""
+    severity = graded(flat, ATTENTION_PROBLEM, ATTENTION_WARNING)
+    if severity is None:
+        return []
+    return [
+        Finding(
+            "saturated_attention", severity,
+            f"{100 * flat:.0f} % of the attention's rows have settled on one position", name,
+            float(flat), ATTENTION_PROBLEM if severity == "problem" else ATTENTION_WARNING,
+            "Softmax is flat there: no gradient reaches the queries and keys.",
+            "the scale 1/sqrt(d) of the logits, smaller query and key weights, normalized queries "
+            "and keys, warm-up.",
+        )
+    ]  # fmt: skip
+
+
 def diagnose_units(report: UnitReport) -> list[Finding]:
     """Return the findings in a report on the units over a whole data set."""
-    found = []
+    dead, flat = [], []
     for layer in report.layers:
-        dead = dead_finding(layer.name, float(layer.dead.mean()), "on the whole data set")
-        found += dead
-        if layer.activation not in ONE_SIDED:
-            found += saturation_finding(layer.name, layer.saturated_fraction)
-    return found
+        dead += dead_finding(layer.name, float(layer.dead.mean()), "on the whole data set")
+        if layer.activation not in (*ONE_SIDED, "softmax"):
+            flat += saturation_finding(layer.name, layer.saturated_fraction)
+    return [*join_findings(dead), *join_findings(flat)]

@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from course_lib.pytorch.bptt import bptt_profile, hook_profile
+from course_lib.pytorch.cures import run_recipe
 from course_lib.pytorch.echo import measure_echo
 from course_lib.pytorch.flow import gradient_flow, layer_jacobians
 from course_lib.pytorch.initialize import initialize_model
@@ -35,9 +36,11 @@ from course_lib.pytorch.recurrent import (
     state_jacobians,
 )
 from course_lib.pytorch.recurrent_training import evaluate_recurrent, train_recurrent
+from course_lib.pytorch.repair import train_repair
 from course_lib.pytorch.stability import train_monitored
 from course_lib.pytorch.stack import build_stack, stack_accuracy, stack_gradient_flow
 from course_lib.pytorch.training import train
+from course_lib.pytorch.trial import diagnose_model
 
 __all__ = [
     "GradientFlowMonitor",
@@ -51,6 +54,7 @@ __all__ = [
     "clip_audit",
     "connectivity",
     "dead_units",
+    "diagnose_model",
     "evaluate_recurrent",
     "gradient_flow",
     "hook_profile",
@@ -61,6 +65,7 @@ __all__ = [
     "measure_echo",
     "recurrent_gradient_flow",
     "recurrent_weights",
+    "run_recipe",
     "saturation",
     "stack_accuracy",
     "stack_gradient_flow",
@@ -68,4 +73,5 @@ __all__ = [
     "train",
     "train_monitored",
     "train_recurrent",
+    "train_repair",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -249,35 +249,50 @@ def bptt_gradient_profile(model: nn.Module, x: object) -> dict[str, BPTTProfile]
     profile of a loss at its last step. Names are those of the modules, with the parameters'
     suffix (`_l1`, `_l0_reverse`) where a module has several layers or directions.
     """
+    with evaluating(model):
+        if not any(isinstance(m, nn.RNNBase) for m in model.modules()):
+            raise ValueError("`model` must hold an nn.RNN, nn.LSTM or nn.GRU.")
+        x = _like_model(model, x)
+        return profile_recurrent_layers(model, lambda: model(x), strict=True)
+
+
+def profile_recurrent_layers(
+    model: nn.Module, run: Callable[[], object], *, strict: bool
+) -> dict[str, BPTTProfile]:
+    """Return the profile over time of each fused recurrent layer that `run()` calls, by name.
+
+    Packed sequences and projections have none: ValueError if `strict`, else they are left out.
+    """
     caught: dict[str, torch.Tensor] = {}
 
     def catch(name: str) -> object:
         def hook(module: nn.Module, inputs: tuple) -> None:
-            given = inputs[0]
-            if isinstance(given, nn.utils.rnn.PackedSequence):
+            given = inputs[0] if inputs else None
+            if isinstance(given, torch.Tensor):
+                batch = 0 if module.batch_first else 1
+                given = given.unsqueeze(batch) if given.ndim == 2 else given
+                caught.setdefault(name, given if module.batch_first else given.transpose(0, 1))
+            elif strict:
                 raise ValueError(f"`x` must reach {name} as a padded tensor, not packed.")
-            given = given.unsqueeze(0 if module.batch_first else 1) if given.ndim == 2 else given
-            caught.setdefault(name, given if module.batch_first else given.transpose(0, 1))
 
         return hook
 
-    with evaluating(model):
-        found = {n or type(m).__name__: m for n, m in model.named_modules()
-                 if isinstance(m, nn.RNNBase)}  # fmt: skip
-        if not found:
-            raise ValueError("`model` must hold an nn.RNN, nn.LSTM or nn.GRU.")
-        handles = [m.register_forward_pre_hook(catch(n)) for n, m in found.items()]
-        try:
-            with torch.no_grad():
-                model(_like_model(model, x))
-        finally:
-            for handle in handles:
-                handle.remove()
-        return {
-            name + suffix: bptt_profile(layer, h.detach())
-            for name, inputs in caught.items()
-            for suffix, layer, h in _single_layers(found[name], inputs)
-        }
+    found = {n or type(m).__name__: m for n, m in model.named_modules()
+             if isinstance(m, nn.RNNBase) and (strict or not m.proj_size)}  # fmt: skip
+    if not found:
+        return {}
+    handles = [m.register_forward_pre_hook(catch(n)) for n, m in found.items()]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {
+        name + suffix: bptt_profile(layer, h.detach())
+        for name, inputs in caught.items()
+        for suffix, layer, h in _single_layers(found[name], inputs)
+    }
 
 
 @torch.no_grad()

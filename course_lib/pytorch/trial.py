@@ -1,0 +1,206 @@
+"""`diagnose_model`: one call that trains a copy of the reader's model and says what is wrong."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from course_lib._validation import require_integer, require_real, require_seed
+from course_lib.diagnosis import Report, diagnose
+from course_lib.diagnosis.trial import describe_trial
+from course_lib.pytorch.batches import Batch, call_model, read_batches
+from course_lib.pytorch.inspection import evaluating, profile_recurrent_layers
+from course_lib.pytorch.monitor import GradientFlowMonitor
+
+
+def diagnose_model(
+    model: nn.Module,
+    inputs: object,
+    targets: object = None,
+    *,
+    loss: Callable | None = None,
+    optimizer: object = None,
+    learning_rate: float | None = None,
+    steps: int = 10,
+    every: int = 1,
+    share: float = 0.1,
+    seed: int = 0,
+) -> Report:
+    """Train a copy of a model for a few steps, watch it, and return what is wrong and where.
+
+    The model, its gradients and modes, the optimizer and its state, and the random number
+    generators are left as they are. `report.results[0]` is the record of what was measured.
+
+    Arguments:
+        model: any module, in training or in evaluation mode; the copy is trained.
+        inputs: one batch (a tensor or an array for `model(inputs)`, a tuple for `model(*inputs)`, a
+            dict for `model(**inputs)`), or an iterable of batches such as a `DataLoader`, each a
+            pair (inputs, targets) or, with a loss that needs no targets, inputs alone. Batches are
+            gone through again if there are fewer than `steps`.
+        targets: of one batch; None if there are none, or if the batches bring theirs.
+        loss: `loss(output, targets)`, or `loss(output)` where there are no targets; the output's
+            own `loss` if None.
+        optimizer: the optimizer in use, which is copied with its settings and its state; or a
+            function from parameters to an optimizer; or None for Adam.
+        learning_rate: > 0, in place of the optimizer's own; 1e-3 for Adam if None.
+        steps: how many training steps, at least 1; it stops at a loss that is not finite.
+        every: sampling interval in steps.
+        share: a value is saturated if its slope is below this share of the largest slope.
+        seed: of the randomness in the model, such as dropout.
+
+    Raises TypeError or ValueError, naming the argument, for anything else, for an empty batch, a
+    loss that is not one number, and a model that cannot be copied.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
+    if hasattr(model, "_orig_mod"):
+        raise ValueError("`model` (a compiled module) must be the module before torch.compile.")
+    if loss is not None and not callable(loss):
+        raise TypeError(f"`loss` (={loss!r}) must be a function of the output and the targets.")
+    steps = require_integer("steps", steps, minimum=1)
+    if learning_rate is not None:
+        learning_rate = require_real("learning_rate", learning_rate, minimum=0.0, exclusive=True)
+    seed = require_seed(seed)
+    with _untouched_randomness(seed), torch.inference_mode(False), torch.enable_grad():
+        trial = _Trial(model, inputs, targets, loss, steps)
+        rule = trial.make_rule(optimizer, learning_rate)
+        profiles = trial.profile_layers()
+        monitor = GradientFlowMonitor(trial.model, optimizer=rule, every=every, share=share)
+        losses = trial.train(rule, monitor)
+    report = diagnose(monitor, *profiles)
+    rates = {float(group["lr"]) for group in rule.param_groups}
+    sentence = describe_trial(
+        type(model).__name__, sum(p.numel() for p in trial.model.parameters()), steps,
+        type(rule).__name__, rates.pop() if len(rates) == 1 else None, losses,
+    )  # fmt: skip
+    return replace(report, subjects=(sentence, *report.subjects))
+
+
+@contextmanager
+def _untouched_randomness(seed: int) -> Iterator[None]:
+    """Seed every generator, and give each its own state back on leaving."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            torch.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+class _Trial:
+    """A copy of a model, the batches for it, and its loss."""
+
+    def __init__(
+        self, model: nn.Module, inputs: object, targets: object, loss: Callable | None, steps: int
+    ) -> None:
+        self.loss, self.steps = loss, steps
+        self.memo: dict = {}
+        try:
+            self.model = copy.deepcopy(model, self.memo)
+        except (RuntimeError, TypeError, NotImplementedError) as error:
+            raise TypeError(
+                f"`model` (a {type(model).__name__}) must be one that copy.deepcopy can copy: "
+                f"{error}"
+            ) from error
+        if not self.model.training:
+            self.model.train()
+        first = next(iter(self.model.parameters()), torch.empty(0))
+        self.batches = read_batches(inputs, targets, limit=steps, like=first)
+        if any(is_lazy(p) for p in self.model.parameters()):
+            with torch.no_grad():  # the first pass gives lazy layers their shapes
+                call_model(self.model, self.batches[0][0])
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise ValueError("`model` must have a parameter that requires a gradient.")
+
+    # Steps ---------------------------------------------------------------------------------
+
+    def measure_loss(self, batch: Batch) -> torch.Tensor:
+        """Return the loss of one batch, a tensor of one number."""
+        x, y = batch
+        output = call_model(self.model, x)
+        if self.loss is not None:
+            value = self.loss(output) if y is None else self.loss(output, y)
+        else:
+            value = output.get("loss") if isinstance(output, dict) else None
+            value = getattr(output, "loss", None) if value is None else value
+            if value is None:
+                raise ValueError(
+                    "`loss` (=None) must be a function, because the model's output "
+                    f"(a {type(output).__name__}) holds no loss of its own."
+                )
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            shape = tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)
+            raise ValueError(f"`loss` (which returned {shape}) must return a tensor of one number.")
+        return value.reshape(())
+
+    def make_rule(
+        self, optimizer: object, learning_rate: float | None
+    ) -> torch.optim.Optimizer:
+        """Return an optimizer of the copy's parameters."""
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        if optimizer is None:
+            return torch.optim.Adam(trainable, lr=learning_rate or 1e-3)
+        if isinstance(optimizer, torch.optim.Optimizer):
+            rule = copy.deepcopy(optimizer, self.memo)
+            ours = {id(p) for p in self.model.parameters()}
+            if not any(id(p) in ours for g in rule.param_groups for p in g["params"]):
+                raise ValueError("`optimizer` must be one that moves the parameters of `model`.")
+        elif callable(optimizer):
+            rule = optimizer(trainable)
+        else:
+            rule = optimizer
+        if not isinstance(rule, torch.optim.Optimizer):
+            raise TypeError(
+                f"`optimizer` (={optimizer!r}) must be a torch.optim.Optimizer, a function from "
+                "parameters to one, or None."
+            )
+        for group in rule.param_groups if learning_rate is not None else ():
+            group["lr"] = learning_rate
+        return rule
+
+    def train(self, rule: torch.optim.Optimizer, monitor: GradientFlowMonitor) -> list[float]:
+        """Train the copy under the monitor, and return the losses."""
+        losses = []
+        steps = itertools.islice(itertools.cycle(self.batches), self.steps)
+        with monitor:
+            for batch in steps:
+                rule.zero_grad()
+                value = self.measure_loss(batch)
+                if value.requires_grad:
+                    value.backward()
+                losses.append(value.item())
+                if isinstance(rule, torch.optim.LBFGS):
+                    rule.step(lambda batch=batch: self._closure(rule, batch))
+                else:
+                    rule.step()
+                if not np.isfinite(losses[-1]):
+                    break
+        return losses
+
+    def _closure(self, rule: torch.optim.Optimizer, batch: Batch) -> torch.Tensor:
+        rule.zero_grad()
+        value = self.measure_loss(batch)
+        value.backward()
+        return value
+
+    def profile_layers(self) -> list[dict]:
+        """Return the profiles over time of the recurrent layers, as far as they can be taken."""
+        with evaluating(self.model):
+            found = profile_recurrent_layers(
+                self.model, lambda: call_model(self.model, self.batches[0][0]), strict=False
+            )
+        return [found] if found else []
