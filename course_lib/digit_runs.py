@@ -7,6 +7,7 @@ A `RunSpec` is everything that a run depends on; `perform_run` trains it in floa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class RunSpec:
         learning_rate: > 0.
         seed: of the weights, the split of the data and the batches.
         input_scale: > 0, a factor on the standardized inputs.
+        input_shift: added to every input after that.
         loss_scale: > 0, a factor on the loss.
         silenced_layer: a hidden layer whose units start with a bias of -30, or None.
         silenced_share: from 0 to 1, the share of its units.
@@ -41,6 +43,7 @@ class RunSpec:
     learning_rate: float
     seed: int
     input_scale: float = 1.0
+    input_shift: float = 0.0
     loss_scale: float = 1.0
     silenced_layer: int | None = None
     silenced_share: float = 0.0
@@ -58,6 +61,7 @@ class RunSpec:
             if name != "clip_norm" or value is not None:
                 require_real(name, value, minimum=0.0, exclusive=True)
         require_seed(self.seed)
+        require_real("input_shift", self.input_shift)
         require_real("silenced_share", self.silenced_share, minimum=0.0, maximum=1.0)
         if self.silenced_layer is not None:
             layer = require_integer("silenced_layer", self.silenced_layer, minimum=1)
@@ -142,13 +146,19 @@ def draw_run_weights(spec: RunSpec) -> MLPWeights:
     return MLPWeights(weights.matrices, biases)
 
 
+@lru_cache(maxsize=16)
+def _load_digits(seed: int) -> DigitsSplit:
+    """Return a split that is read once: parsing the file takes as long as half a run."""
+    return load_digits_split(seed=seed)
+
+
 def load_run_data(spec: RunSpec) -> DigitsSplit:
-    """Return the digits as the run sees them: standardized, then times `input_scale`."""
-    digits = load_digits_split(seed=require_type("spec", spec, RunSpec).seed)
-    scale = spec.input_scale
-    return DigitsSplit(
-        scale * digits.x_train, digits.y_train, scale * digits.x_test, digits.y_test
+    """Return the digits as the run sees them: standardized, then scaled and shifted."""
+    digits = _load_digits(require_type("spec", spec, RunSpec).seed)
+    x_train, x_test = (
+        spec.input_scale * x + spec.input_shift for x in (digits.x_train, digits.x_test)
     )
+    return DigitsSplit(x_train, digits.y_train, x_test, digits.y_test)
 
 
 def perform_run(spec: RunSpec) -> FinishedRun:

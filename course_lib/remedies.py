@@ -8,7 +8,7 @@ alone can be had without the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -53,8 +53,8 @@ def _zero_biases(run: FinishedRun) -> RunSpec:
     return replace(run.spec, network=network, silenced_layer=None, silenced_share=0.0)
 
 
-def _scale_inputs(run: FinishedRun) -> RunSpec:
-    return replace(run.spec, input_scale=1.0)
+def _standardize(run: FinishedRun) -> RunSpec:
+    return replace(run.spec, input_scale=1.0, input_shift=0.0)
 
 
 REMEDIES: dict[str, Callable[[FinishedRun], RunSpec]] = {
@@ -64,7 +64,7 @@ REMEDIES: dict[str, Callable[[FinishedRun], RunSpec]] = {
     "redraw": _redraw,
     "rectify": _rectify,
     "zero_biases": _zero_biases,
-    "scale_inputs": _scale_inputs,
+    "standardize": _standardize,
 }
 """Learning rate by ten; learning rate set by the first update; clipping by global norm to 1;
 weights drawn anew for the activation; ReLU with He's weights; biases at zero; standardized
@@ -96,7 +96,7 @@ class RemedyTable:
         verdicts: the verdict of triage before treatment, (N,).
         cured: shape (N, M).
         changed: whether the remedy changed anything at all, shape (N, M).
-        accuracies: on held-out digits after it, shape (N, M).
+        treated: the runs after treatment, [run][remedy].
     """
 
     runs: tuple[str, ...]
@@ -104,7 +104,18 @@ class RemedyTable:
     verdicts: tuple[str, ...]
     cured: np.ndarray
     changed: np.ndarray
-    accuracies: np.ndarray
+    treated: tuple[tuple[FinishedRun, ...], ...] = field(repr=False)
+
+    @property
+    def accuracies(self) -> np.ndarray:
+        """The share of held-out digits right after treatment, shape (N, M)."""
+        return np.array([[run.accuracy for run in row] for row in self.treated])
+
+    def find(self, run: str, remedy: str) -> FinishedRun:
+        """Return one run after one treatment."""
+        row = self.runs.index(require_choice("run", run, self.runs))
+        return self.treated[row][self.remedies.index(
+            require_choice("remedy", remedy, self.remedies))]  # fmt: skip
 
     def cures(self, run: str) -> tuple[str, ...]:
         """Return the remedies that cure a run."""
@@ -137,5 +148,5 @@ def compare_remedies(
         tuple(triage(run.record).verdict for run in befores),
         np.array([[is_cured(t) for t in row] for row in treated]),
         np.array([[t is not b for t in row] for row, b in zip(treated, befores, strict=True)]),
-        np.array([[t.accuracy for t in row] for row in treated]),
+        tuple(tuple(row) for row in treated),
     )

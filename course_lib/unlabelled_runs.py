@@ -99,9 +99,9 @@ def _dead(rng: np.random.Generator, seed: int) -> RunSpec:
 
 def _saturated(rng: np.random.Generator, seed: int) -> RunSpec:
     options = {"activation": "tanh", "init": "glorot_normal"}
-    if rng.random() < 0.5:
-        scale = float(rng.uniform(60.0, 255.0))
-        return RunSpec(_network(rng, (5, 6), **options), 0.1, seed, input_scale=scale)
+    if rng.random() < 0.5:  # inputs far from zero: every unit sits on one of its shoulders
+        shift = float(rng.uniform(20.0, 40.0))
+        return RunSpec(_network(rng, (5, 6), **options), 0.05, seed, input_shift=shift)
     gain = float(rng.uniform(5.0, 7.0))
     return RunSpec(_network(rng, (5, 6), **options, gain=gain), 0.1, seed)
 

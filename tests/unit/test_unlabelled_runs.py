@@ -47,7 +47,7 @@ def test_the_seeds_hold_both_kinds_of_every_trouble(draws):
     for _, run in all_runs(draws):
         spec = run.run.spec
         network = spec.network
-        kinds[reveal(run)].add((network.activation, spec.loss_scale == 1, spec.input_scale == 1))
+        kinds[reveal(run)].add((network.activation, spec.loss_scale == 1, spec.input_shift == 0))
     assert {kind[0] for kind in kinds["vanishing_gradient"]} == {"relu", "sigmoid"}
     assert {kind[2] for kind in kinds["saturation"]} == {True, False}
     for cause in ("standing_still", "healthy"):
@@ -102,7 +102,7 @@ def test_what_cures_and_what_does_not(draws):
             continue
         assert not is_cured(run.run)
         if cause == "saturation":
-            remedy = "redraw" if run.run.spec.input_scale == 1 else "scale_inputs"
+            remedy = "redraw" if run.run.spec.input_shift == 0 else "standardize"
         else:
             remedy = CURES[cause]
         cured = treat(run.run, remedy)
@@ -114,7 +114,7 @@ def test_what_cures_and_what_does_not(draws):
 
 def test_a_remedy_that_changes_nothing_returns_the_run(draws):
     run = next(run for _, run in all_runs(draws) if reveal(run) == "healthy").run
-    for remedy in ("zero_biases", "scale_inputs", "redraw", "rectify"):
+    for remedy in ("zero_biases", "standardize", "redraw", "rectify"):
         assert treat(run, remedy) is run
     matched = REMEDIES["match_rate"](run)
     again = perform_run(matched)
@@ -127,8 +127,14 @@ def test_the_table_of_remedies(draws):
     assert table.cures("dead_units") == ("zero_biases",)
     assert table.changed.tolist() == [[name == "dead_units", True] for name in runs]
     assert "Run dead_units: zero_biases." in table.describe()
+    assert table.find("healthy", "zero_biases") is runs["healthy"]
+    assert table.accuracies.shape == (2, 2)
+    cured = table.find("dead_units", "zero_biases")
+    assert table.accuracies[list(runs).index("dead_units"), 0] == cured.accuracy
     with pytest.raises(ValueError, match="`run`"):
         table.cures("x")
+    with pytest.raises(ValueError, match="`remedy`"):
+        table.find("healthy", "x")
 
 
 def test_a_run_at_too_large_a_rate_is_a_long_step():
@@ -170,18 +176,28 @@ def test_a_run_is_described_by_what_applies_to_its_activation(activation, words)
     assert plots.plot_run_chart(run).axes
 
 
-def test_inputs_are_scaled_in_both_parts():
-    spec = RunSpec(NetworkSpec(64, 8, 2, 10), 0.1, 1, input_scale=3.0)
-    one, three = load_run_data(replace(spec, input_scale=1.0)), load_run_data(spec)
-    np.testing.assert_allclose(three.x_train, 3 * one.x_train)
-    np.testing.assert_allclose(three.x_test, 3 * one.x_test)
+def test_inputs_are_scaled_and_shifted_in_both_parts():
+    spec = RunSpec(NetworkSpec(64, 8, 2, 10), 0.1, 1, input_scale=3.0, input_shift=-5.0)
+    one, other = load_run_data(RunSpec(NetworkSpec(64, 8, 2, 10), 0.1, 1)), load_run_data(spec)
+    np.testing.assert_allclose(other.x_train, 3 * one.x_train - 5)
+    np.testing.assert_allclose(other.x_test, 3 * one.x_test - 5)
+
+
+def test_rounding_does_not_decide_the_runs_of_the_book():
+    """Saturated networks with large weights are chaotic; the book's runs must travel."""
+    for run in draw_runs(seed=11):
+        spec = replace(run.run.spec, learning_rate=run.run.spec.learning_rate * (1 + 1e-14))
+        again = perform_run(spec)
+        np.testing.assert_allclose(again.losses, run.run.losses, rtol=1e-8)
+        assert again.accuracy == run.run.accuracy
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [("network", 1), ("network", NetworkSpec(3, 4, 2, 10)), ("learning_rate", 0.0),
      ("learning_rate", "a"), ("seed", -1), ("input_scale", 0.0), ("loss_scale", np.nan),
-     ("silenced_layer", 0), ("silenced_layer", 4), ("silenced_share", 1.5), ("clip_norm", 0.0)],
+     ("input_shift", np.inf), ("silenced_layer", 0), ("silenced_layer", 4),
+     ("silenced_share", 1.5), ("clip_norm", 0.0)],
 )  # fmt: skip
 def test_a_bad_spec_is_named(name, value):
     valid = dict(network=NetworkSpec(64, 8, 4, 10), learning_rate=0.1, seed=0)
