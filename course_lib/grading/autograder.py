@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,11 +13,12 @@ from course_lib.grading import run
 from course_lib.grading.errors import GradingError
 from course_lib.grading.grade import Grader
 from course_lib.grading.gradescope import make_results, write_bundle
+from course_lib.grading.notebooks import NotebookError
 from course_lib.grading.options import add_seed, read_seed, require_assignment
 from course_lib.grading.sandbox import Limits
 from course_lib.grading.slots import Slot
 from course_lib.grading.store import to_json, write_whole
-from course_lib.grading.submissions import find_submissions
+from course_lib.grading.submissions import Submission, find_submissions
 
 
 def make_bundle(arguments: Sequence[str]) -> int:
@@ -61,14 +64,27 @@ def autograde(arguments: Sequence[str]) -> int:
         "container that is thrown away afterwards",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    grader = Grader(require_assignment(options.assignment), read_seed(options), Limits())
-    write_whole(options.out, to_json(make_results(grade_one(options, grader))))
+    require_assignment(options.assignment)
+    submissions, _ = find_submissions(options.folder, [])
+    # Whoever may hand in again must not be able to copy the expected answers from the feedback:
+    # another content, other inputs; the same content, the same ones.
+    seed = f"{read_seed(options)}\n{digest_contents(submissions)}"
+    grader = Grader(options.assignment, seed, Limits())
+    write_whole(options.out, to_json(make_results(grade_one(options, submissions, grader))))
     return 0
 
 
-def grade_one(options: argparse.Namespace, grader: Grader) -> dict:
+def digest_contents(submissions: list[Submission]) -> str:
+    """Return a digest of what was handed in."""
+    found = hashlib.sha256()
+    for submission in submissions:
+        with contextlib.suppress(NotebookError):
+            found.update(hashlib.sha256(submission.read()).digest())
+    return found.hexdigest()
+
+
+def grade_one(options: argparse.Namespace, submissions: list[Submission], grader: Grader) -> dict:
     """Return the result of the folder's best notebook."""
-    submissions, _ = find_submissions(options.folder, [])
     try:
         with run.open_slots(grader.limits, unsafe=False) as make_slot:
             return best_result(submissions, grader, make_slot)
@@ -79,7 +95,7 @@ def grade_one(options: argparse.Namespace, grader: Grader) -> dict:
         return best_result(submissions, grader, make_slot)
 
 
-def best_result(submissions: list, grader: Grader, make_slot: run.SlotMaker) -> dict:
+def best_result(submissions: list[Submission], grader: Grader, make_slot: run.SlotMaker) -> dict:
     """Grade each file; return the result with most points, the first of those."""
     slot: Slot = make_slot(0)
     try:

@@ -15,7 +15,7 @@ from course_lib.grading.grade import Grader
 from course_lib.grading.gradebook import write_changes
 from course_lib.grading.options import add_seed, read_seed, require_assignment
 from course_lib.grading.roster import read_roster
-from course_lib.grading.sandbox import Limits
+from course_lib.grading.sandbox import Limits, require_hidden
 from course_lib.grading.store import Store, describe_run
 from course_lib.grading.submissions import choose_assignment, find_submissions
 
@@ -139,6 +139,8 @@ def grade_class(arguments: Sequence[str]) -> int:
         print(f"Assignment: {assignment}, named by {votes} of {len(submissions)} submissions.")
     if aside:
         print(f"Left aside, beside the notebooks: {len(aside)} other files.")
+    for path in (options.folder, *leave_out):
+        require_hidden(path)
     store = Store(options.out)
     settings = describe_run(assignment, seed, limits)
     require_free(options, store, settings)
@@ -210,6 +212,7 @@ def grade_work(options: argparse.Namespace, work: run.Work, grader: Grader, stor
 
         grade_on_cluster(options.dask, work, grader, store, run.show_progress, unsafe=unsafe)
         return
-    modules = run.choose_modules(work, options.jobs)
-    with run.open_slots(grader.limits, unsafe=unsafe, modules=modules) as make_slot:
-        run.grade_missing(work, grader, store, make_slot, options.jobs, run.show_progress)
+    jobs = options.jobs
+    modules = run.choose_modules(work, jobs)
+    with run.open_slots(grader.limits, unsafe=unsafe, modules=modules, jobs=jobs) as make_slot:
+        run.grade_missing(work, grader, store, make_slot, jobs, run.show_progress)

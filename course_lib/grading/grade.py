@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from course_lib.checks.judging import OUTCOMES, Outcome, judge_task
 from course_lib.checks.task import NOTEBOOKS, Task, draw_cases, tasks_of
+from course_lib.grading.errors import GradingError
 from course_lib.grading.notebooks import (
     Notebook,
     NotebookError,
@@ -30,6 +31,10 @@ START_SECONDS = 30.0
 LONGEST_MESSAGE = 1_000
 MAX_NOTES = 30
 
+FIELDS = {
+    "cell": {"event", "number"}, "failed": {"event", "number", "message"},
+    "call": {"event", "index"}, "outcome": {"event", "index", "status", "value", "message"},
+}  # fmt: skip
 ENDS = {
     "time": "did not stop when its time was up, and its process was ended",
     "memory": "took more memory than there is for a submission, and its process was ended",
@@ -116,10 +121,17 @@ class Grader:
         try:
             notebook = parse(data)
             self.require_assignment(notebook)
+            answers = self.run(slot, notebook)
+            notes = self.take_notes(notebook, answers)
+            return self.result(answers.outcomes, "", notes, notebook)
         except NotebookError as error:
             return self.result({}, str(error), [])
-        answers = self.run(slot, notebook)
-        return self.result(answers.outcomes, "", self.take_notes(notebook, answers), notebook)
+        except GradingError:
+            raise  # there is no sandbox: nobody can be graded
+        except Exception as error:
+            # A fault of the grader that this notebook brings out must not stop the class.
+            said = f"The grader failed on this notebook ({type(error).__name__}); tell its authors."
+            return self.result({}, said, [])
 
     def require_assignment(self, notebook: Notebook) -> None:
         """Raise NotebookError if nothing in the notebook belongs to this assignment."""
@@ -163,23 +175,30 @@ class Grader:
         """Note an event; return the seconds that the announced step may take.
 
         Raises ValueError for an event that cannot come at this point: steps only go forward, cells
-        before calls, and what is reported is the step that was announced last.
+        before calls, and what is reported is the step that was announced last, once.
         """
-        kind, (doing, place) = event["event"], answers.step or ("start", 0)
-        if kind == "cell" and doing in ("start", "cell") and event["number"] > place:
-            answers.step = ("cell", event["number"])
+        kind = event.get("event")
+        if not isinstance(kind, str) or set(event) != FIELDS.get(kind):
+            raise ValueError("no event")
+        place = event.get("number", event.get("index"))
+        if type(place) is not int or place < 0:
+            raise ValueError("an event without a place")
+        doing, now = answers.step or ("start", 0)
+        if kind == "cell" and doing in ("start", "cell", "ran") and place > now:
+            answers.step = ("cell", place)
             return self.limits.cell_seconds
-        if kind == "failed" and doing == "cell" and event["number"] == place:
-            answers.failures[place] = require_text(event["message"])
-        elif kind == "call" and (doing in ("start", "cell") or event["index"] > place):
-            answers.step = ("call", event["index"])
-            return float(self.calls[event["index"]]["seconds"])
-        elif kind == "outcome" and doing == "call" and event["index"] == place:
+        if kind == "failed" and doing == "cell" and place == now:
+            answers.failures[now] = require_text(event["message"])
+            answers.step = ("ran", now)
+        elif kind == "call" and (doing not in ("call", "after") or place > now):
+            answers.step = ("call", place)
+            return float(self.calls[place]["seconds"])
+        elif kind == "outcome" and doing == "call" and place == now:
             if event["status"] not in OUTCOMES:
                 raise ValueError("an outcome without a status")
             said = require_text(event["message"])
-            answers.outcomes[place] = Outcome(event["status"], event["value"], said)
-            answers.step = ("after", place)
+            answers.outcomes[now] = Outcome(event["status"], event["value"], said)
+            answers.step = ("after", now)
         else:
             raise ValueError(f"an event out of order: {kind!r}")
         return START_SECONDS
@@ -187,7 +206,7 @@ class Grader:
     def blame(self, end: End, answers: Answers) -> bool:
         """Charge the step that ended the process with it; whether another run may get further."""
         kind, number = answers.step or ("start", 0)
-        if kind == "cell":
+        if kind in ("cell", "ran"):
             answers.failures[number] = say_end(end)
             answers.killers.add(number)
             return True

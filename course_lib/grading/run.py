@@ -78,7 +78,7 @@ def choose_modules(work: Work, jobs: int) -> tuple[str, ...]:
 
 @contextmanager
 def open_slots(
-    limits: Limits, *, unsafe: bool, modules: tuple[str, ...] | None = None
+    limits: Limits, *, unsafe: bool, modules: tuple[str, ...] | None = None, jobs: int = 1
 ) -> Iterator[SlotMaker]:
     """Give a function that makes slot number k; raise GradingError where there is no sandbox."""
     if not unsafe:
@@ -89,7 +89,13 @@ def open_slots(
         if unsafe:
             yield lambda number: UnsafeSlot(limits, course, number)
         else:
-            yield lambda number: SandboxSlot(limits, course, number, modules)
+            yield lambda k: SandboxSlot(limits, course, k, modules, share_cpus(k, jobs))
+
+
+def share_cpus(number: int, jobs: int) -> list[int]:
+    """Return the processors of slot `number`: its own, so that no slot can slow down another."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[number % jobs :: jobs] if jobs <= len(allowed) else allowed
 
 
 def grade_missing(

@@ -61,8 +61,8 @@ class Limits:
     cell_seconds: float = 60.0
     memory: int = 2 << 30
     disk: int = 256 << 20
-    processes: int = 128
-    answer_bytes: int = 4 << 20
+    processes: int = 64
+    answer_bytes: int = 1 << 20
     restarts: int = 6
 
 
@@ -174,7 +174,8 @@ def build_command(bwrap: str, course: Path, slot: int, modules: tuple[str, ...])
     for path in kept_folders():
         alone += ["--ro-bind", path, path]
     alone += cover_arguments()
-    for name, value in ENVIRONMENT.items():
+    environment = ENVIRONMENT | shared_library_path()
+    for name, value in environment.items():
         alone += ["--setenv", name, value]
     if os.getuid() != 0:
         return [bwrap, *view, *alone, "--", *python]
@@ -188,6 +189,25 @@ def build_command(bwrap: str, course: Path, slot: int, modules: tuple[str, ...])
     outer = [bwrap, *view, "--bind", "/proc", "/proc", "--dev-bind", "/dev", "/dev",
              "--perms", "0755", "--dir", "/tmp", "--die-with-parent", "--", *become]  # fmt: skip
     return [*outer, bwrap, "--ro-bind", "/", "/", *alone, "--", *python]
+
+
+def shared_library_path() -> dict[str, str]:
+    """Return what a Python needs that finds its own library through the environment."""
+    folder = sysconfig.get_config_var("LIBDIR")
+    if sysconfig.get_config_var("Py_ENABLE_SHARED") and folder:
+        return {"LD_LIBRARY_PATH": folder}
+    return {}
+
+
+def require_hidden(path: Path) -> None:
+    """Raise GradingError if something of the teacher's lies where student code can read it."""
+    real = Path(os.path.realpath(path))
+    for folder in [*package_folders(), *map(Path, SYSTEM)]:
+        if real.is_relative_to(os.path.realpath(folder)):
+            raise GradingError(
+                f"{path} lies in {folder}, which student code can read inside the sandbox. "
+                "Move it to another place."
+            )
 
 
 def explain_failure(said: str) -> str:

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -105,7 +105,7 @@ class Slot:
                 if event == {"event": "done"}:
                     return End("done")
                 step = time.monotonic() + handle(event) + GRACE_SECONDS
-            except (PlainDataError, KeyError, TypeError, ValueError, AttributeError) as error:
+            except (PlainDataError, LookupError, TypeError, ValueError, AttributeError) as error:
                 return End("nonsense", str(error)[:200])
         return End("output")
 
@@ -117,11 +117,13 @@ class SandboxSlot(Slot):
     """A warm process in a sandbox of its own."""
 
     def __init__(
-        self, limits: Limits, course: Path, number: int, modules: tuple[str, ...] | None = None
-    ) -> None:
+        self, limits: Limits, course: Path, number: int, modules: tuple[str, ...] | None = None,
+        cpus: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         super().__init__(limits)
         modules = sandbox.all_modules() if modules is None else modules
         self.command = sandbox.build_command(sandbox.find_bubblewrap(), course, number, modules)
+        self.cpus = sorted(cpus)
         self.keep = sandbox.kept_folders()
         self.alive = False
         self.start()
@@ -163,7 +165,8 @@ class SandboxSlot(Slot):
         limits = self.limits
         hard = HardLimits(int(seconds) + 5, limits.memory, limits.disk, limits.processes)
         patience = seconds + 2 * GRACE_SECONDS
-        order = json.dumps({"limits": asdict(hard), "seconds": patience, "keep": self.keep})
+        order = json.dumps({"limits": asdict(hard), "seconds": patience, "keep": self.keep,
+                            "cpus": self.cpus})  # fmt: skip
         status, their_status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         receiving, sending = os.pipe()
         with tempfile.TemporaryFile() as body, status, os.fdopen(receiving, "rb") as stream:

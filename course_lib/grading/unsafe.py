@@ -55,8 +55,29 @@ class UnsafeSlot(Slot):
         end = self.follow(process.stdout, seconds, handle, lambda: _kill_session(process))
         process.stdout.close()
         code = process.wait()
+        if self.user:
+            kill_all_of(self.user["user"])
         shutil.rmtree(room, ignore_errors=True)
         return End("died", describe_exit(code)) if end.reason == "died" else end
+
+
+def kill_all_of(user: int) -> None:
+    """Kill every process of a user; again until there is none, since they may be forking."""
+    for _ in range(100):
+        found = [p for p in Path("/proc").glob("[0-9]*") if _is_of(p, user)]
+        if not found:
+            return
+        for place in found:
+            with contextlib.suppress(OSError):
+                os.kill(int(place.name), signal.SIGKILL)
+
+
+def _is_of(place: Path, user: int) -> bool:
+    try:
+        status = (place / "status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return f"\nUid:\t{user}\t" in status and "\nState:\tZ" not in status
 
 
 def _kill_session(process: subprocess.Popen) -> None:

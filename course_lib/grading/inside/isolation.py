@@ -128,8 +128,8 @@ def set_limits(limits: Limits) -> None:
         resource.RLIMIT_AS: mapped.get("VmSize", 0) + 4 * limits.memory,
         resource.RLIMIT_FSIZE: limits.disk,
         resource.RLIMIT_NPROC: limits.processes,
-        resource.RLIMIT_NOFILE: 256,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: 128,
+        resource.RLIMIT_CORE: 1,  # 0 would still be sent to a program that collects core dumps
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_STACK: 8 * MIB,
         resource.RLIMIT_MSGQUEUE: 0,

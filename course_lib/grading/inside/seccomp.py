@@ -29,7 +29,7 @@ NUMBERS = {
         "userfaultfd": 323, "memfd_create": 319, "memfd_secret": 447, "kcmp": 312,
         "personality": 135, "name_to_handle_at": 303, "open_by_handle_at": 304,
         "fanotify_init": 300, "kexec_load": 246, "init_module": 175, "finit_module": 313,
-        "swapon": 167, "quotactl": 179, "vmsplice": 278, "mq_open": 240,
+        "swapon": 167, "quotactl": 179, "vmsplice": 278, "mq_open": 240, "sched_setaffinity": 203,
     },
     "aarch64": {
         "ptrace": 117, "shmget": 194, "msgget": 186, "syslog": 116, "acct": 89,
@@ -39,7 +39,7 @@ NUMBERS = {
         "userfaultfd": 282, "memfd_create": 279, "memfd_secret": 447, "kcmp": 272,
         "personality": 92, "name_to_handle_at": 264, "open_by_handle_at": 265,
         "fanotify_init": 262, "kexec_load": 104, "init_module": 105, "finit_module": 273,
-        "swapon": 224, "quotactl": 60, "vmsplice": 75, "mq_open": 180,
+        "swapon": 224, "quotactl": 60, "vmsplice": 75, "mq_open": 180, "sched_setaffinity": 122,
     },
 }  # fmt: skip
 # The same on every architecture: io_uring, the new mount calls, pidfd_getfd, process_madvise.
