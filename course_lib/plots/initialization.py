@@ -38,21 +38,42 @@ def plot_signal_profiles(profiles: Mapping[str, SignalProfile], *, every: int = 
             (forward, layers, profile.forward, profile.forward_theory),
             (backward, layers[1:], profile.backward, profile.backward_theory),
         ):
-            ax.plot(places, theory, color=color, linewidth=1.0, zorder=1)
-            shown = slice((len(places) - 1) % every, None, every)  # the last layer is among them
-            ax.plot(places[shown], values[shown], color=color, marker=marker, markersize=4.5,
-                    linestyle="none", label=label)  # fmt: skip
+            draw_profile(ax, places, values, theory, every=every, color=color, marker=marker,
+                         label=label)  # fmt: skip
     forward.set_title(r"activations: size of $h_l$", fontsize=10)
+    finish_profiles(figure, forward, backward, unit="layer")
+    return figure
+
+
+def draw_profile(
+    ax: Axes,
+    places: np.ndarray,
+    values: np.ndarray,
+    theory: np.ndarray,
+    *,
+    every: int,
+    color: str,
+    marker: str,
+    label: str,
+) -> None:
+    """Draw measured values as markers, in each `every`-th place, over a thin line of theory."""
+    ax.plot(places, theory, color=color, linewidth=1.0, zorder=1)
+    shown = slice((len(places) - 1) % every, None, every)  # the last place is among them
+    ax.plot(places[shown], values[shown], color=color, marker=marker, markersize=4.5,
+            linestyle="none", label=label)  # fmt: skip
+
+
+def finish_profiles(figure: Figure, forward: Axes, backward: Axes, *, unit: str) -> None:
+    """Give the two panels of a profile their scales and names, and the figure its legend."""
     backward.set_title(
-        r"gradients: size of $\partial\mathcal{L}/\partial h_l$, last layer = 1", fontsize=10
+        r"gradients: size of $\partial\mathcal{L}/\partial h_l$, last " + f"{unit} = 1", fontsize=10
     )
     for ax in (forward, backward):
         ax.set_yscale("log")
-        ax.set_xlabel("layer $l$")
+        ax.set_xlabel(f"{unit} $l$")
     forward.set_ylabel("root mean square")
     handles = forward.get_legend_handles_labels()
     figure.legend(*handles, frameon=False, fontsize=9, loc="outside lower center", ncols=2)
-    return figure
 
 
 def plot_weight_sizes(

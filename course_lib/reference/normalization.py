@@ -113,12 +113,14 @@ class BatchNorm:
         x = _require_batch(x, self.units, axis=1)
         axes = (0, *range(2, x.ndim))
         column = (-1, *[1] * (x.ndim - 2))  # how a vector of units meets the array
-        mean, variance = self.running_mean, self.running_var
-        if require_flag("training", training):
-            mean, variance = x.mean(axis=axes), x.var(axis=axes)
+        training = require_flag("training", training)
+        mean = x.mean(axis=axes) if training else self.running_mean
+        centered = x - mean.reshape(column)
+        variance = np.mean(centered**2, axis=axes) if training else self.running_var
+        if training:
             self._collect(mean, variance, count=x.size // self.units)
         inverse = (1.0 / np.sqrt(variance + self.epsilon)).reshape(column)
-        normalized = (x - mean.reshape(column)) * inverse
+        normalized = centered * inverse
         gamma = self.gamma.reshape(column)
         output = gamma * normalized + self.beta.reshape(column)
         return NormPass(output, normalized, inverse, gamma, axes if training else (), axes)

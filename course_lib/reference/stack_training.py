@@ -14,7 +14,6 @@ from course_lib._validation import require_integer, require_real, require_seed, 
 from course_lib.data import draw_batches
 from course_lib.losses import check_batch, evaluate_loss
 from course_lib.recording import check_training
-from course_lib.reference.normalization import NormPass
 from course_lib.reference.stack import Stack, StackPass, stack_gradient_flow
 from course_lib.reference.training import SGD, Adam
 from course_lib.stack_results import StackRun
@@ -92,13 +91,14 @@ def _draw_disturbances(
 
 
 def _activation_moments(model: Stack, passed: StackPass) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation over the batch of what the branches' activations get."""
+    """Return mean and standard deviation over the batch of what the blocks' activations get."""
     inputs = []
     for block in range(model.spec.blocks):
-        for (kind, _), got in zip(model.branch(block), passed.received[block + 1][0], strict=True):
-            if kind == "activation":
-                inputs.append(got)
-    stacked = np.stack([got.output if isinstance(got, NormPass) else got for got in inputs])
+        inside, _, after = passed.received[block + 1]
+        kinds = [kind for kind, _ in model.branch(block)]
+        inputs += [got for kind, got in zip(kinds, inside, strict=True) if kind == "activation"]
+        inputs += after
+    stacked = np.stack(inputs)
     return stacked.mean(axis=1), np.maximum(stacked.std(axis=1), 1e-12)
 
 

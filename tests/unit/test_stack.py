@@ -194,6 +194,28 @@ def test_training_without_disturbance_is_plain_gradient_descent():
         np.testing.assert_allclose(model.parameters[name], expected, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize(("norm", "placement"), [*product(NORMS, PLACEMENTS)])
+def test_every_kind_of_stack_can_be_trained(norm, placement):
+    spec = spec_of(norm, placement, True, 1, activation="relu")
+    model = reference.build_stack(spec, weights_of(spec))
+    run = reference.train_stack(
+        model, X, LABELS, learning_rate=0.05, steps=60, batch_size=6, seed=0
+    )
+    assert run.losses.shape == (60,)
+    assert run.shifts.shape == (59,)
+    assert run.losses[-1] < run.losses[0]
+    assert "60 steps" in run.describe()
+
+
+def test_a_diverging_run_ends_at_the_first_loss_that_is_not_finite():
+    spec = replace(BASE, blocks=8, activation="relu", scale=3.0)
+    model = reference.build_stack(spec, draw_stack_weights(spec, seed=0))
+    with np.errstate(all="ignore"):
+        run = reference.train_stack(model, X, LABELS, learning_rate=10.0, steps=50, seed=0)
+    assert len(run.losses) < 50
+    assert not np.isfinite(run.losses[-1])
+
+
 def test_the_gradient_shift_is_nothing_when_nothing_below_moves():
     spec = spec_of("none", "pre", True, 1)
     model = reference.build_stack(spec, weights_of(spec))
