@@ -47,6 +47,13 @@ from course_lib.plots.memory import (
     plot_path_panels,
 )
 from course_lib.plots.monitor import plot_flow_record
+from course_lib.plots.normalization import (
+    plot_norm_rates,
+    plot_path_lengths,
+    plot_shared_entries,
+    plot_stack_profiles,
+    plot_stack_runs,
+)
 from course_lib.plots.recurrent import (
     plot_bptt_profile,
     plot_connectivity,
@@ -100,7 +107,9 @@ __all__ = [
     "plot_magnitudes",
     "plot_monitored_run",
     "plot_norm_distributions",
+    "plot_norm_rates",
     "plot_overflow",
+    "plot_path_lengths",
     "plot_path_norms",
     "plot_path_panels",
     "plot_power_chains",
@@ -112,12 +121,15 @@ __all__ = [
     "plot_run_comparison",
     "plot_saturation",
     "plot_shape_chain",
+    "plot_shared_entries",
     "plot_shifted_training",
     "plot_signal_profiles",
     "plot_slope_families",
     "plot_spectra",
     "plot_spike_responses",
     "plot_stability_maps",
+    "plot_stack_profiles",
+    "plot_stack_runs",
     "plot_stretching",
     "plot_time_contributions",
     "plot_triage",
