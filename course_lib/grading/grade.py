@@ -281,7 +281,7 @@ class Grader:
         """Return the message of an unattempted task; name a function that may have been meant."""
         functions = defined_functions(notebook)
         others = {other.function for other in self.tasks}
-        candidates = [name for name in functions if name not in others]
+        candidates = [name for name in functions if name not in others and len(name) < 80][:200]
         near = difflib.get_close_matches(task.function, candidates, n=1, cutoff=0.6)
         if task.function in functions or not near:
             return outcome.message

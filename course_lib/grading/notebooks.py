@@ -18,6 +18,7 @@ from pathlib import Path
 
 MAX_BYTES = 64 << 20
 MAX_CELLS = 5_000
+MAX_PARTS = 500_000  # lists and objects: each takes far more memory than its two brackets
 SIGNATURES = (
     (b"%PDF", "a PDF"), (b"PK\x03\x04", "a zip archive (or an Office document)"),
     (b"\x1f\x8b", "a gzip archive"), (b"\x89PNG", "a picture"), (b"\xff\xd8\xff", "a picture"),
@@ -89,6 +90,9 @@ def _decode(data: bytes) -> str:
     for start, kind in SIGNATURES:
         if data.startswith(start):
             raise NotebookError(f"This is {kind}, not a notebook.")
+    if data.count(b"{") + data.count(b"[") > MAX_PARTS or data.count(b",") > 10 * MAX_PARTS:
+        advice = "Clear its outputs and hand it in again."
+        raise NotebookError(f"The notebook has too many parts. {advice}")
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
@@ -122,7 +126,7 @@ def _explain(text: str, error: json.JSONDecodeError) -> str:
     if re.search(r"^(<<<<<<<|>>>>>>>) ", text, re.MULTILINE):
         return "The notebook holds the marks of an unfinished git merge, and cannot be read."
     if not start.startswith("{"):
-        script = re.search(r"^\s*(import|from|def|#)\s", text, re.MULTILINE)
+        script = re.search(r"^[ \t]*(import|from|def|#)\s", text, re.MULTILINE)
         return f"This is {'a Python script' if script else 'text'}, not a notebook."
     if error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string"):
         return "The notebook is cut off: its end is missing. Save it and hand it in again."

@@ -105,6 +105,25 @@ def test_too_many_cells_are_refused():
         parse(notebook(*["pass"] * 6000))
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\n" * 5_000_000 + b"x", b" " * 5_000_000 + b"{", b"[" * 5_000_000,
+        b'{"cells": [' + b"{}," * 2_000_000 + b"{}]}", b'{"cells": [' + b"1," * 9_000_000 + b"1]}",
+        notebook("check(" + " " * 3_000_000, "check(" * 500_000, "def " * 500_000),
+        notebook("x" * 3_000_000 + "=" * 10, " " * 3_000_000 + "?"),
+    ],
+    ids=["newlines", "spaces", "brackets", "objects", "commas", "words", "long lines"],
+)  # fmt: skip
+def test_files_made_to_be_slow_are_read_at_once(data):
+    """Reading happens outside of the sandbox: no file may hold it up, or fill its memory."""
+    if not complaint(data):
+        found = parse(data)
+        assert not named_assignments(found)
+        assert len(defined_functions(found)) <= 1
+
+
 def test_assignments_and_functions_are_found():
     checks = "check(\"bptt/a\", a)\ncheck( 'bptt/b', b)"
     functions = "def f():\n    def g(): ...", "f = lambda x: x\nasync def h(): ..."
