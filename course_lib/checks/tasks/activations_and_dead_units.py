@@ -203,6 +203,7 @@ COUNT_DEAD = Task(
         "Keep one flag for each unit: has it fired on any input so far?",
         "After each batch: fired |= (h > 0).any(axis=0).",
     ),
+    time_limit=10.0,  # a framework may have to be loaded
     frameworks=("pytorch", "tf"),
 )
 

@@ -96,6 +96,7 @@ RESCALE = Task(
         "One pass through the network, layer by layer, is enough.",
         "z = h @ W.T; divide W by the root mean square of z; then h = f(h @ W_new.T).",
     ),
+    time_limit=10.0,  # a framework may have to be loaded
     frameworks=("pytorch", "tf"),
 )
 

@@ -151,6 +151,7 @@ CLIP_GLOBAL = Task(
         "min(1, limit / norm), with norm the root of the sum of all squared entries of all "
         "tensors. Mind a norm of zero.",
     ),
+    time_limit=10.0,  # a framework may have to be loaded
     frameworks=("pytorch", "tf"),
 )
 
@@ -207,6 +208,7 @@ CLIPNORM_ANGLE = Task(
         "The cosine is the inner product over the product of both norms; the angle is "
         "np.degrees(np.arccos(...)). Rounding may lift the cosine above 1.",
     ),
+    time_limit=10.0,  # a framework may have to be loaded
     frameworks=("pytorch", "tf"),
 )
 

@@ -69,6 +69,7 @@ SAFE_NORM = Task(
         "What is the square of 1e-30 in float32, whose smallest number is about 1e-45?",
         "Convert to float64 before squaring.",
     ),
+    time_limit=10.0,  # a framework may have to be loaded
     frameworks=("pytorch", "tf"),
 )
 

@@ -195,6 +195,7 @@ DRAW_HE = Task(
         "For each seed: rng = np.random.default_rng(seed), then "
         "rng.normal(0, np.sqrt(2 / fan_in), (fan_out, fan_in)).",
     ),
+    time_limit=10.0,  # a framework may have to be loaded
     frameworks=("pytorch", "tf"),
 )  # fmt: skip
 
@@ -286,6 +287,7 @@ DRAW_ORTHOGONAL = Task(
         "Q times the signs of R's diagonal, column by column, is uniform over the orthogonal "
         "matrices. `nn.init.orthogonal_` and `keras.initializers.Orthogonal` do just that.",
     ),
+    time_limit=10.0,  # a framework may have to be loaded
     frameworks=("pytorch", "tf"),
 )  # fmt: skip
 

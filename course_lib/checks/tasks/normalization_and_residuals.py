@@ -89,6 +89,7 @@ LAYER_NORM = Task(
         "x.mean(axis=1, keepdims=True) and x.var(axis=1, keepdims=True), whose default divides by "
         "n. `torch.std` divides by n - 1 unless it is told otherwise.",
     ),
+    time_limit=10.0,  # a framework may have to be loaded
     frameworks=("pytorch", "tf"),
 )
 
@@ -172,6 +173,7 @@ BATCH_NORM = Task(
         "divided by n - 1.",
         "x.var(axis=0) normalizes; x.var(axis=0, ddof=1) goes into the running variance.",
     ),
+    time_limit=10.0,  # a framework may have to be loaded
     frameworks=("pytorch", "tf"),
 )
 
@@ -251,6 +253,7 @@ BATCH_NORM_BACKWARD = Task(
         "minus the normalized x times the mean of g times the normalized x.",
         "dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / sqrt(var + eps).",
     ),
+    time_limit=10.0,  # a framework may have to be loaded
     frameworks=("pytorch", "tf"),
 )
 
