@@ -269,7 +269,7 @@ def _fault_of_memory(case: Case, answer: object) -> Fault | None:
         hidden, cell = steps[-1].hidden, steps[-1].cell
     share = float(np.mean((hidden @ w_hy.T + b_y).argmax(axis=1) == y))
     kept = _gradient_kept(steps, w_hh, w_hy[y], steps_back=lag)
-    if kept < 0.1:
+    if not kept >= 0.1:
         said = f"of the gradient at the last cell state {kept:.1e} arrives {lag} steps earlier"
         return Fault("forgets", f"{said}; a tenth is asked for.")
     if share < 0.98:
@@ -320,7 +320,7 @@ REMEMBER = Task(
     title="A memory of three hundred steps, by design",
     points=4,
     cases=_memory_cases,
-    reference=None,
+    reference=_memory(),
     rtol=0.0,
     atol=0.0,
     tolerance_reason=(

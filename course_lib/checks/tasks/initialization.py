@@ -158,7 +158,7 @@ DRAW_HE = Task(
     title="He's law, drawn",
     points=2,
     cases=_he_cases,
-    reference=None,
+    reference=_he,
     rtol=0.0,
     atol=0.0,
     tolerance_reason=SIX_ERRORS,
@@ -247,6 +247,14 @@ def _plain_qr(gaussian: np.ndarray) -> np.ndarray:
     return np.linalg.qr(gaussian)[0] if rows >= columns else np.linalg.qr(gaussian.T)[0].T
 
 
+def _signed_qr(gaussian: np.ndarray) -> np.ndarray:
+    rows, columns = gaussian.shape
+    if rows < columns:
+        return _signed_qr(gaussian.T).T
+    q, r = np.linalg.qr(gaussian)
+    return q * np.sign(np.diag(r))
+
+
 def _orthogonal_mistake(name: str, key: str, wrong: Callable, message: str) -> Misconception:
     return Misconception(name, wrong, message, recognizes=shows(_fault_of_orthogonal, key))
 
@@ -257,7 +265,7 @@ DRAW_ORTHOGONAL = Task(
     title="Orthogonal weights, drawn",
     points=2,
     cases=_orthogonal_cases,
-    reference=None,
+    reference=_finished(_signed_qr),
     rtol=0.0,
     atol=1e-4,
     tolerance_reason=f"singular values to 1e-4, which float32 keeps; means to {SIX_ERRORS}",
@@ -432,6 +440,7 @@ DEFAULT_FACTOR = Task(
 # --- a gain that keeps fifty layers level
 
 LEVEL_DEPTHS = {"relu": 50, "tanh": 50, "elu": 50, "sigmoid": 20}
+GOOD_SCALES = {"relu": 2**0.5, "tanh": 1.15, "elu": 1.2, "sigmoid": 10.0}
 
 
 def _gain_cases(rng: np.random.Generator) -> list[Case]:
@@ -498,7 +507,7 @@ LEVEL_GAIN = Task(
     title="A gain that keeps the gradient level",
     points=3,
     cases=_gain_cases,
-    reference=None,
+    reference=_scales(GOOD_SCALES),
     rtol=0.0,
     atol=1.0,
     tolerance_reason=(
@@ -517,8 +526,7 @@ LEVEL_GAIN = Task(
                       _scales({"tanh": 5 / 3, "relu": 2**0.5}),
                       "These are the gains of `calculate_gain`. The 5/3 for tanh keeps activations "
                       "level and lets gradients grow; the 1 for the sigmoid does nothing at all."),
-        _gain_mistake("weight scale for gain", lambda *args: {"relu": 2**0.5, "tanh": 1.1,
-                      "elu": 1.2, "sigmoid": 10.0}[args[0]],
+        _gain_mistake("weight scale for gain", lambda *args: GOOD_SCALES[args[0]],
                       "These are good weight scales, sqrt(width) times the standard deviation. The "
                       "gain multiplies weights that have a size already: divide by it."),
     ),
