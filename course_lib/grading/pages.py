@@ -24,6 +24,7 @@ table { border-collapse: collapse; width: 100%; }
 caption { text-align: start; padding: .5rem 0; }
 th, td { border-bottom: 1px solid var(--rule); padding: .5rem; text-align: start;
   vertical-align: top; }
+thead th, td.points { overflow-wrap: normal; }
 td.points { white-space: nowrap; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
@@ -111,7 +112,9 @@ def make_summary(
 
 def _overview(rows: Sequence[Row], results: Sequence[dict], most: float) -> str:
     absent = sum(row.result is None for row in rows)
-    said = f"{len(results)} submissions are graded"
+    said = f"{len(results)} submissions"
+    if bad := sum(bool(result["problem"]) for result in results):
+        said += f", of which {bad} cannot be graded and count 0 points"
     if results:
         points = sorted(result["points"] for result in results)
         middle = len(points) // 2
@@ -132,8 +135,8 @@ def _scores(results: Sequence[dict], most: float) -> str:
         bins[min(9, int(10 * result["points"] / most))] += 1
     labels = [f"{10 * k} to {10 * k + 10} %" for k in range(10)]
     top = max(range(10), key=lambda k: bins[k])
-    finding = f"Most submissions ({bins[top]} of {len(results)}) have {labels[top]} of the points."
-    return draw_bars(finding, list(zip(labels, bins, strict=True)), sum(bins))
+    finding = f"The commonest score, in {bins[top]} of {len(results)} submissions, is {labels[top]}."
+    return draw_bars(finding, list(zip(labels, bins, strict=True)), bins[top])
 
 
 def _hardest(results: Sequence[dict], tasks: Sequence[dict]) -> str:

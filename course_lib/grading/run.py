@@ -27,6 +27,7 @@ from course_lib.grading.unsafe import UnsafeSlot
 
 HEAVY = {
     "matplotlib": rb"(?:import|from) +matplotlib|course_lib\.plots|import +plots",
+    "sklearn": rb"(?:import|from) +(?:sklearn|scipy)|course_lib\.data|import +data",
     "torch": rb"(?:import|from) +torch|course_lib\.pytorch",
     "tf": rb"(?:import|from) +(?:tensorflow|keras)|course_lib\.tf",
 }

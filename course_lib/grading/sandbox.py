@@ -25,6 +25,7 @@ PACKAGES = ("numpy", "scipy", "sklearn", "matplotlib", "torch", "tensorflow", "k
 MODULES = {
     "": ("numpy", "course_lib", "course_lib.reference"),
     "matplotlib": ("matplotlib.pyplot", "course_lib.plots"),
+    "sklearn": ("scipy.stats", "sklearn.datasets", "course_lib.data"),
     "torch": ("torch", "course_lib.pytorch"),
     "tf": ("triton", "tensorflow", "keras", "course_lib.tf"),
 }

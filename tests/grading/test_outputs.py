@@ -101,10 +101,10 @@ def test_the_summary_says_in_words_what_its_pictures_show():
     results = {f"{k}.ipynb": result(2 if k else 0, "passed" if k else "failed", "x")
                for k in range(4)}  # fmt: skip
     page = pages.make_summary("toy", rows_of(results), result()["tasks"], []).decode()
-    assert "4 submissions are graded; the mean is 1.5 and the median 2 of 2 points" in page
+    assert "4 submissions; the mean is 1.5 and the median 2 of 2 points" in page
     labels = re.findall(r'role="img" aria-label="([^"]+)"', page)
     assert len(labels) == 3
-    assert "Most submissions (3 of 4) have 90 to 100 % of the points." in labels[0]
+    assert "The commonest score, in 3 of 4 submissions, is 90 to 100 %." in labels[0]
     assert "The hardest task is “A task”: 75 % of the submissions pass it." in labels[1]
     assert "The commonest is “square (A task)”, in 1 of 4 submissions." in labels[2]
     for label in labels:

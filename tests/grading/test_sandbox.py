@@ -15,7 +15,7 @@ import pytest
 from submission_files import FOLDER, make_notebook, read_annotated
 from toy_tasks import LIMITS, SEED, TASKS
 
-from course_lib.grading import sandbox
+from course_lib.grading import run, sandbox
 from course_lib.grading.errors import GradingError
 from course_lib.grading.grade import Grader
 from course_lib.grading.inside import cells, seccomp
@@ -290,6 +290,7 @@ def test_the_numbers_are_those_of_this_machines_headers(tmp_path):
         ("%magic\ntext = '''\n%not\n!this\n'''", "pass\ntext = '''\n%not\n!this\n'''"),
         ("def broken(:", "def broken(:"),
         ("%%timeit -n 1\n%%capture\nx = 2", "\n\nx = 2"),
+        ("!pip install a \\\n  b \\\n  c\nx = 2", "pass\n\n\nx = 2"),
     ],
 )
 def test_magics_are_taken_out_and_python_is_left_alone(source, plain):
@@ -309,3 +310,38 @@ def test_the_module_runs_as_a_command():
                           capture_output=True, text=True, timeout=60)  # fmt: skip
     assert done.returncode == 0
     assert "--unsafe-without-sandbox" in done.stdout
+
+
+def test_a_slot_keeps_to_its_own_processors(course):
+    """Otherwise fifty busy processes of one submission would use up the time of its neighbors."""
+    own = min(os.sched_getaffinity(0))
+    slot = SandboxSlot(LIMITS, course, 960, ("numpy",), cpus=[own])
+    code = """
+import os
+try:
+    os.sched_setaffinity(0, range(os.cpu_count()))
+except PermissionError:
+    pass
+raise ValueError(sorted(os.sched_getaffinity(0)))
+"""
+    try:
+        assert f"[{own}]" in look(slot, code)
+    finally:
+        slot.close()
+
+
+def test_processors_are_shared_out_without_overlap(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(7)))
+    shares = [run.share_cpus(k, 3) for k in range(3)]
+    assert sorted(cpu for share in shares for cpu in share) == list(range(7))
+    assert run.share_cpus(5, 8) == list(range(7))  # more slots than processors: all share all
+
+
+def test_files_of_the_teacher_that_would_be_shown_inside_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(sandbox, "package_folders", lambda: [tmp_path / "packages"])
+    (tmp_path / "packages" / "class").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "packages")
+    for path in (tmp_path / "packages" / "class", tmp_path / "link" / "class"):
+        with pytest.raises(GradingError, match="Move it to another place"):
+            sandbox.require_hidden(path)
+    sandbox.require_hidden(tmp_path / "class")

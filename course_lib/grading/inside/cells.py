@@ -41,6 +41,11 @@ def plain_source(source: str) -> str:
         plain = _plain_line(lines[stumble - 1])
         if plain == lines[stumble - 1]:
             break
+        rest = stumble - 1
+        while lines[rest].endswith("\\") and rest + 1 < len(lines):  # `!pip install a \`
+            rest += 1
+            lines[rest - 1] = ""
+        lines[rest] = ""
         lines[stumble - 1] = plain
     return "\n".join(lines)
 
@@ -92,6 +97,9 @@ class _Quiet:
             raise AttributeError(name)
         return self
 
+    def __bool__(self) -> bool:
+        return False  # `if get_ipython():` asks whether this is a notebook with all its powers
+
     def __enter__(self) -> _Quiet:
         return self
 
@@ -120,8 +128,9 @@ def make_namespace() -> dict:
                  "google.colab", "ipywidgets"):  # fmt: skip
         sys.modules[name] = _QuietModule(name)
         sys.modules[name].__path__ = []
+    sys.modules["IPython"].version_info = (8, 30, 0)  # matplotlib asks
     module.__dict__.update(
-        display=quiet, get_ipython=quiet, In=[], Out={}, exit=_leave, quit=_leave,
+        display=quiet, get_ipython=quiet, In=[], Out={}, _="", __="", exit=_leave, quit=_leave,
         __builtins__=__builtins__,
     )  # fmt: skip
     return module.__dict__
