@@ -81,7 +81,8 @@ def _state_cases(rng: np.random.Generator) -> list[Case]:
         # Some units far below zero, some far above; one touches zero exactly.
         centers = rng.permutation([-9.0, -9.0, 9.0, 9.0, -1.0, 0.0, 0.5, 1.0])
         z = np.round(rng.normal(size=(12, 8)) + centers, 3)
-        z[:, int(np.argmin(np.abs(centers)))] -= z[:, int(np.argmin(np.abs(centers)))].max()
+        touching = int(np.argmin(np.abs(centers)))
+        z[:, touching] -= z[:, touching].max()
         f = get_activation(name)
         words = f"12 inputs and 8 units of {name}"
         cases.append(Case((z, f.derivative(z), f.supremum), words, hidden=name))
@@ -127,6 +128,12 @@ UNIT_STATES = Task(
             lambda z, s, g: _states(z, s, g, dead=np.all(z <= 0.0, axis=0)),
             "A leaky or smooth unit below zero on every input still has a slope, and moves. Dead "
             "is decided by the slope, not by the sign of z.",
+        ),
+        Misconception(
+            "zero is active",
+            lambda z, s, g: _states(z, s, g, inactive=z < 0.0, always_on=np.all(z >= 0.0, axis=0)),
+            "A unit at exactly zero was taken for active. It passes nothing on, and by the "
+            "convention of both frameworks its slope, if it is a ReLU, is zero.",
         ),
         Misconception(
             "saturated is inactive",
