@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from course_lib.diagnosis.depth import check_depth, depth_trend, diagnose_flow
+from course_lib.diagnosis.depth import check_depth, check_inputs, depth_trend, diagnose_flow
 from course_lib.diagnosis.inspections import (
     diagnose_clipping,
     diagnose_profile,
@@ -32,6 +32,7 @@ from course_lib.diagnosis.thresholds import (
     UPDATE_WARNING,
 )
 from course_lib.diagnosis.training import (
+    before_nonfinite,
     check_connections,
     check_nonfinite,
     check_time,
@@ -76,9 +77,12 @@ def diagnose_record(record: FlowRecord) -> list[Finding]:
     """Return the findings in a monitor's record."""
     if len(record) == 0:
         raise ValueError("`record` (0 samples) must hold at least one sampled step.")
-    checks = (check_nonfinite, check_depth, check_time, check_units, check_updates,
-              check_connections)  # fmt: skip
-    return [finding for check in checks for finding in check(record)]
+    found = check_nonfinite(record)
+    sound = before_nonfinite(record)  # what comes later is a consequence
+    if len(sound) == 0:
+        return found
+    checks = (check_inputs, check_depth, check_time, check_units, check_updates, check_connections)
+    return found + [finding for check in checks for finding in check(sound)]
 
 
 CHECKS: dict[type, Callable] = {

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from course_lib.diagnosis.report import Finding
-from course_lib.diagnosis.thresholds import DECADES_PROBLEM, DECADES_WARNING, graded
+from course_lib.diagnosis.thresholds import (
+    DECADES_PROBLEM,
+    DECADES_WARNING,
+    INPUTS_WARNING,
+    NORMALIZED,
+    graded,
+)
 from course_lib.monitoring import FlowRecord
 from course_lib.results import GradientFlow, format_number
 
@@ -39,9 +45,12 @@ def typical(table: np.ndarray) -> np.ndarray:
     return result
 
 
-def depth_finding(norms: np.ndarray, names: tuple[str, ...], note: str) -> list[Finding]:
+def depth_finding(
+    norms: np.ndarray, names: tuple[str, ...], note: str, *, slack: float = 1.0
+) -> list[Finding]:
+    """Return a finding if the gradient changes much over the depth; `slack` widens the bounds."""
     trend = depth_trend(norms)
-    severity = graded(abs(trend), DECADES_PROBLEM, DECADES_WARNING)
+    severity = graded(abs(trend), slack * DECADES_PROBLEM, slack * DECADES_WARNING)
     if severity is None:
         return []
     known = np.flatnonzero(np.isfinite(norms))
@@ -56,13 +65,37 @@ def depth_finding(norms: np.ndarray, names: tuple[str, ...], note: str) -> list[
             f"decades towards the input, a factor of {format_number(per_layer)} per layer",
             f"{last} to {first}",
             trend,
-            -DECADES_PROBLEM if vanishing else DECADES_PROBLEM,
+            (-slack if vanishing else slack) * DECADES_PROBLEM,
             f"The layers' Jacobians {'shrink' if vanishing else 'stretch'} what passes.{note}",
             "an initialization that fits the activation (He for ReLU, Xavier for tanh), "
             "residual connections, normalization"
             + ("; ReLU-like activations in place of sigmoid." if vanishing else "; clipping."),
         )
     ]
+
+
+def is_normalized(record: FlowRecord) -> bool:
+    """Return whether at least every eighth layer is a normalization."""
+    return 8 * sum("Norm" in kind for kind in record.kinds) >= len(record.kinds) > 0
+
+
+def check_inputs(record: FlowRecord) -> list[Finding]:
+    """Return a finding if what enters the network is far from standardized."""
+    scales = record.activation_scales[0]
+    known = np.flatnonzero(np.isfinite(scales))
+    if not len(known) or scales[known[0]] < INPUTS_WARNING:
+        return []
+    first = known[0]
+    return [
+        Finding(
+            "large_inputs", "warning", "the first layer's output is large, at the first step",
+            record.layers[first], float(scales[first]), INPUTS_WARNING,
+            "Inputs, or an embedding, far from unit size make every gradient of the first layer as "
+            "much larger than the others, and saturate what saturates.",
+            "standardized inputs (pixels: divided by 255, less their mean), or a first layer drawn "
+            "for inputs of this size.",
+        )
+    ]  # fmt: skip
 
 
 def check_depth(record: FlowRecord) -> list[Finding]:
@@ -72,9 +105,10 @@ def check_depth(record: FlowRecord) -> list[Finding]:
     note = ""
     if abs(weights) < DECADES_WARNING:
         note = f" Weight gradients ({weights:+.1f} decades) do not show it."
-    found = depth_finding(norms, record.layers, note)
+    slack = NORMALIZED if is_normalized(record) else 1.0
+    found = depth_finding(norms, record.layers, note, slack=slack)
     scale = depth_trend(typical(record.activation_scales))
-    severity = graded(abs(scale), DECADES_PROBLEM, DECADES_WARNING)
+    severity = graded(abs(scale), slack * DECADES_PROBLEM, slack * DECADES_WARNING)
     if severity:
         grows = scale < 0  # the trend is told from the last layer to the first
         found.append(
@@ -83,7 +117,7 @@ def check_depth(record: FlowRecord) -> list[Finding]:
                 f"the activations' scale {'grows' if grows else 'falls'} by {abs(scale):.1f} "
                 "decades towards the output",
                 f"{record.layers[0]} to {record.layers[-1]}", -scale,
-                DECADES_PROBLEM if grows else -DECADES_PROBLEM,
+                (slack if grows else -slack) * DECADES_PROBLEM,
                 "The forward pass loses or inflates the signal layer by layer.",
                 "a gain that keeps the variance, or normalization.",
             )

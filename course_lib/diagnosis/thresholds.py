@@ -11,9 +11,17 @@ DECADES_PROBLEM = 3.0
 """Across the depth: with one learning rate, the slow end then moves a thousand times less than the
 fast one, so that what one epoch teaches the one takes a thousand for the other (glorot2010)."""
 DECADES_WARNING = 2.0
-HORIZON_PROBLEM, HORIZON_WARNING = 3.0, 6.0
+NORMALIZED = 2.0
+"""The decades above count double in a network with normalization layers: they undo what weights
+of any size do to the signal, and public networks that train well reach 3.8 on tiny images."""
+CHANCE = 2.5
+"""Units off on all inputs over units on for all: an excess of so many standard deviations."""
+INPUTS_WARNING = 30.0
+"""Root mean square of the first layer's output. Standardized inputs and weights drawn for them
+give about 1; pixels from 0 to 255 give a hundred."""
+HORIZON_PROBLEM, HORIZON_WARNING = 4.0, 6.0
 """Steps back in time over which the gradient falls by three decades. Recurrent layers as the
-frameworks initialize them reach 7 to 15; below 3, each step divides by more than ten."""
+frameworks initialize them reach 7 to 15; below 4, each step divides by six and more."""
 SPIKE = 100.0
 """A step's global norm over the median of the steps before: ten times is common noise at small
 batches, a hundred times is one step that outweighs all the others (pascanu2013)."""
@@ -26,8 +34,9 @@ gradient at least, in every such layer."""
 ATTENTION_PROBLEM, ATTENTION_WARNING = 0.9, 0.6
 """Of an attention's rows, with nearly all weight on one position. A trained head may do so, and
 the first row of a causal mask always does; nearly all rows of a layer is no choice any more."""
-UPDATE_PROBLEM, UPDATE_WARNING = 0.3, 0.1
-"""Update over weight in one step: at 0.3 three steps replace the weights. 1e-3 is usual."""
+UPDATE_PROBLEM, UPDATE_WARNING = 0.3, 0.2
+"""Update over weight in one step: at 0.3 three steps replace the weights. 1e-3 is usual; the first
+steps of Adam on weights drawn small on purpose reach 0.1, and do no harm."""
 UPDATE_LOST = 6e-8
 """Half a unit in the last place of float32: a smaller relative update is rounded away."""
 UPDATE_STILL = 1e-6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from course_lib.diagnosis.depth import typical
@@ -15,6 +17,17 @@ from course_lib.diagnosis.thresholds import (
     graded,
 )
 from course_lib.monitoring import FlowRecord
+
+
+def before_nonfinite(record: FlowRecord) -> FlowRecord:
+    """Return the record of the steps before anything was not finite."""
+    if not record.nonfinite:
+        return record
+    sound = record.steps < record.nonfinite[0].step
+    tables = ("steps", "activation_scales", "activation_grad_norms", "active_fractions",
+              "dead_fractions", "always_on_fractions", "saturated_fractions", "weight_grad_norms",
+              "weight_norms", "update_ratios")  # fmt: skip
+    return replace(record, **{name: getattr(record, name)[sound] for name in tables})
 
 
 def check_nonfinite(record: FlowRecord) -> list[Finding]:
@@ -57,12 +70,27 @@ def check_time(record: FlowRecord) -> list[Finding]:
     ]  # fmt: skip
 
 
+def containers(layers: tuple[str, ...]) -> set[str]:
+    """Return the layers that hold others.
+
+    What they own themselves, besides those, is a scale, a token or a table of positions: often
+    drawn near 0 on purpose, so that the first updates are as large as they are.
+    """
+    names = set(layers)
+    held = {name[:k] for name in names for k, c in enumerate(name) if c in "./"}
+    roots = {name for name in names if "." not in name and "/" not in name}
+    single = len(names) > 1 and any(c in name for name in names for c in "./")
+    return (names & held) | ({r for r in roots if single and r[:1].isupper()})
+
+
 def check_updates(record: FlowRecord) -> list[Finding]:
     found = []
     ratios = typical(record.update_ratios)
+    outer = containers(record.parameter_layers)
     columns = [
         k for k, rank in enumerate(record.parameter_ranks)
         if rank >= 2 and record.trainable[k] and np.isfinite(ratios[k])
+        and record.parameter_layers[k] not in outer
     ]  # fmt: skip
     if not columns:
         return []
@@ -98,21 +126,38 @@ def check_updates(record: FlowRecord) -> list[Finding]:
 def check_connections(record: FlowRecord) -> list[Finding]:
     if len(record) == 0:
         return []
-    silent = np.all(np.isnan(record.weight_grad_norms) | (record.weight_grad_norms == 0), axis=0)
-    cut = [k for k, gone in enumerate(silent) if gone and record.trainable[k]]
-    if not cut:
-        return []
+    grads = record.weight_grad_norms
+    trainable = np.array(record.trainable, dtype=bool)
+    found = []
+    zero = np.flatnonzero(trainable & np.all(grads == 0, axis=0))
+    if len(zero) and len(record) > 1:  # at the first step alone, a layer drawn as 0 hides others
+        dead = np.any(record.dead_fractions > 0.99)
+        found.append(
+            Finding(
+                "zero_gradient", "info" if dead else "warning",
+                f"the gradient of {len(zero)} trainable parameters is exactly 0",
+                record.parameters[zero[0]], 0.0, 0.0,
+                "A layer that is dead lies between them and the loss." if dead
+                else "A path leads to them, and nothing comes through it.",
+                "see the finding on dead units." if dead
+                else "look for a product with 0, a saturated function, or underflow in 16 bits.",
+            )
+        )  # fmt: skip
+    cut = np.flatnonzero(trainable & np.all(np.isnan(grads), axis=0))
+    if not len(cut):
+        return found
     ran = {name.split("#")[0] for name in record.layers}
     active = [k for k in cut if record.parameter_layers[k] in ran]
     first = (active or cut)[0]
     return [
+        *found,
         Finding(
             "no_gradient", "problem" if active else "warning",
             f"{len(cut)} trainable parameters never receive a gradient", record.parameters[first],
             0.0, 0.0,
             "The layer runs, but no gradient path leads to it from the loss." if active
             else "The layer does not run.",
-            "look for detach(), no_grad, .numpy(), stop_gradient, argmax, a dead layer behind it, "
-            "or freeze the parameters if that is meant.",
+            "look for detach(), no_grad, .numpy(), stop_gradient, argmax, or freeze the parameters "
+            "if that is meant.",
         )
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from course_lib.diagnosis.report import SEVERITIES, Finding
 from course_lib.diagnosis.thresholds import (
     ATTENTION_PROBLEM,
     ATTENTION_WARNING,
+    CHANCE,
     DEAD_PROBLEM,
     DEAD_WARNING,
     SATURATED_PROBLEM,
@@ -29,6 +30,7 @@ def check_units(record: FlowRecord) -> list[Finding]:
     recent = slice(len(record) // 2, None)
     flat = typical(record.saturated_fractions[recent])
     batch_dead = typical(record.dead_fractions[recent])
+    always_on = typical(record.always_on_fractions[recent])
     for k, (name, activation) in enumerate(zip(record.layers, record.activations, strict=True)):
         if activation is None:
             continue
@@ -36,7 +38,9 @@ def check_units(record: FlowRecord) -> list[Finding]:
         if activation == "relu" and record.unit_last_active[k] is not None:
             half = record.steps[len(record) // 2]
             dead = float(np.mean(record.unit_last_active[k] < half))
-        dead_layers += dead_finding(name, dead, SAMPLED)
+        dead_layers += dead_finding(
+            name, dead, SAMPLED, always_on=always_on[k], units=record.unit_active_fractions[k]
+        )
         if activation == "softmax":
             attention += attention_finding(name, flat[k])
         elif activation not in ONE_SIDED:  # to be off half of the time is what those are for
@@ -60,7 +64,19 @@ def join_findings(findings: list[Finding]) -> list[Finding]:
     return joined
 
 
-def dead_finding(name: str, dead: float, scope: str) -> list[Finding]:
+def dead_finding(
+    name: str, dead: float, scope: str, *, always_on: float, units: np.ndarray | None
+) -> list[Finding]:
+    """Return a finding if many units are off on all inputs, by more than chance.
+
+    On a few inputs, or inputs that a deep network has made alike, a healthy unit is on for all or
+    off for all, one as often as the other. Only what is off beyond that is dead.
+    """
+    if units is not None and not np.isnan(always_on):
+        excess = (dead - always_on) * len(units)
+        chance = CHANCE * np.sqrt((dead + always_on) * len(units))
+        if dead - always_on < DEAD_WARNING or excess < chance:
+            return []
     severity = graded(dead, DEAD_PROBLEM, DEAD_WARNING)
     if severity is None:
         return []
@@ -110,7 +126,11 @@ def diagnose_units(report: UnitReport) -> list[Finding]:
     """Return the findings in a report on the units over a whole data set."""
     dead, flat = [], []
     for layer in report.layers:
-        dead += dead_finding(layer.name, float(layer.dead.mean()), "on the whole data set")
+        on = float("nan") if layer.active is None else float(np.mean(layer.active == 1))
+        dead += dead_finding(
+            layer.name, float(layer.dead.mean()), "on the whole data set", always_on=on,
+            units=layer.active,
+        )
         if layer.activation not in (*ONE_SIDED, "softmax"):
             flat += saturation_finding(layer.name, layer.saturated_fraction)
     return [*join_findings(dead), *join_findings(flat)]

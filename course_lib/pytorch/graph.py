@@ -23,7 +23,8 @@ NODE_ACTIVATIONS = {
 NEEDS_INPUT = ("gelu", "silu", "mish", "hardswish")
 """Activations that take one value at two inputs: the output does not tell the slope."""
 
-ATTENTION = ("SoftmaxBackward0", "ScaledDotProductFlashAttentionForCpuBackward0",
+ATTENTION = ("SoftmaxBackward0", "SafeSoftmaxBackward0",
+             "ScaledDotProductFlashAttentionForCpuBackward0",
              "ScaledDotProductFlashAttentionBackward0",
              "ScaledDotProductEfficientAttentionBackward0")  # fmt: skip
 
@@ -35,7 +36,7 @@ _REDO: dict[str, Callable] = {
     "hardsigmoid": torch.nn.functional.hardsigmoid,
 }  # fmt: skip
 
-REACH = 40
+REACH = 80
 """How many nodes are looked at between one module and the next."""
 
 
@@ -118,7 +119,7 @@ def attention_weights(node: object) -> torch.Tensor | None:
     if packed():
         return None
     try:
-        if node.name() == "SoftmaxBackward0":
+        if node.name() in ATTENTION[:2]:
             weights = node._saved_result
             last = node._saved_dim in (-1, weights.ndim - 1, 2**64 - 1)
             return weights.detach() if last and weights.shape[-1] > 1 else None
