@@ -25,7 +25,7 @@ export PYTHON OMP_NUM_THREADS TF_NUM_INTRAOP_THREADS TF_NUM_INTEROP_THREADS
 
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help book test test-notebooks lint refresh edit store exercises serve lock clean env-book env-test
+.PHONY: help book test test-notebooks lint refresh edit store exercises notebooks serve lock clean env-book env-test
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -58,6 +58,9 @@ store: env-test  ## put the edited file back into NB=book/x.ipynb, run and store
 
 exercises: env-test  ## make the student notebooks in exercises/ from solutions/
 	@$(VENV_PYTHON) book/_tools/exercises.py
+
+notebooks: env-book  ## write the notebooks that Colab opens, into _build/notebooks
+	@$(VENV_PYTHON) book/_tools/colab.py
 
 serve: book  ## build the book and show it at http://localhost:8000
 	@echo "==> http://localhost:$(PORT) (stop with Ctrl-C)"

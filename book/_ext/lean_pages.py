@@ -3,20 +3,22 @@
 Extensions add their scripts and stylesheets to every page; ours needs none of them, since the
 theme styles what they produce. This also writes each page's description from its first paragraph,
 lets wide tables scroll, and offers Colab and source links where the environment names the
-repository (``COURSE_REPOSITORY=owner/name``, ``COURSE_BRANCH``); without it there are none, so
-no button leads nowhere.
+repository (``COURSE_REPOSITORY``, see `_tools/repository.py`); without it no button leads nowhere.
 """
 
 from __future__ import annotations
 
 import html
-import os
 import re
+import sys
 from pathlib import Path
 
 from docutils import nodes
 from pygments.formatters import HtmlFormatter
 from sphinx.transforms.post_transforms import SphinxPostTransform
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from _tools.repository import published_repository
 
 STYLESHEET = "course.css"
 MARK = "\n/* KaTeX and highlighted code, added by the build */\n"
@@ -101,15 +103,12 @@ def description(doctree: nodes.document, title: str) -> str:
 
 def repository_links(source: str) -> dict[str, str]:
     """Return the links that need a public repository, for a source file relative to its root."""
-    repository = os.environ.get("COURSE_REPOSITORY", "").strip("/")
-    if not repository:
+    repository = published_repository()
+    if repository is None or repository.name is None:
         return {}
-    branch = os.environ.get("COURSE_BRANCH", "main")
-    links = {"source_url": f"https://github.com/{repository}/blob/{branch}/{source}"}
-    if source.endswith(".ipynb"):
-        links["colab_url"] = (
-            f"https://colab.research.google.com/github/{repository}/blob/{branch}/{source}"
-        )
+    links = {"source_url": repository.source_link(source)}
+    if source.endswith(".ipynb"):  # of a solution Colab gets the exercise
+        links["colab_url"] = repository.colab_link(source.replace("solutions/", "exercises/", 1))
     return links
 
 

@@ -76,15 +76,18 @@ def test_no_button_without_a_repository(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("source", "names"),
-    [("book/a.ipynb", {"source_url", "colab_url"}), ("book/a.md", {"source_url"})],
-)
-def test_links_when_the_environment_names_the_repository(monkeypatch, source, names):
+    ("source", "opened"),
+    [("book/a.ipynb", "book/a.ipynb"), ("solutions/a.ipynb", "exercises/a.ipynb"),
+     ("book/a.md", None)],
+)  # fmt: skip
+def test_links_when_the_environment_names_the_repository(monkeypatch, source, opened):
     monkeypatch.setenv("COURSE_REPOSITORY", "owner/name")
     monkeypatch.setenv("COURSE_BRANCH", "release")
     links = lean_pages.repository_links(source)
-    assert set(links) == names
-    assert all(link.endswith(f"owner/name/blob/release/{source}") for link in links.values())
+    assert links.pop("source_url").endswith(f"owner/name/blob/release/{source}")
+    if opened is not None:
+        assert links.pop("colab_url").endswith(f"github/owner/name/blob/colab/{opened}")
+    assert links == {}
 
 
 def test_roles_that_checkers_reject_are_gone(build_book):
