@@ -39,8 +39,12 @@ WORDS = {
 
 
 def say(text: object) -> str:
-    """Return text for a page: escaped, and what stands between backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(text)))
+    """Return text for a page: escaped, and what stands between backticks as code.
+
+    Characters that cannot be seen are replaced: some of them turn the reading direction around.
+    """
+    seen = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(seen))
 
 
 def make_page(title: str, body: str) -> bytes:
@@ -135,7 +139,8 @@ def _scores(results: Sequence[dict], most: float) -> str:
         bins[min(9, int(10 * result["points"] / most))] += 1
     labels = [f"{10 * k} to {10 * k + 10} %" for k in range(10)]
     top = max(range(10), key=lambda k: bins[k])
-    finding = f"The commonest score, in {bins[top]} of {len(results)} submissions, is {labels[top]}."
+    share = f"{bins[top]} of {len(results)} submissions"
+    finding = f"The commonest score, in {share}, is {labels[top]}."
     return draw_bars(finding, list(zip(labels, bins, strict=True)), bins[top])
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
+import shutil
 import signal
 import struct
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,7 @@ from course_lib.grading.inside import cells, seccomp
 from course_lib.grading.slots import SandboxSlot, describe_exit
 from course_lib.plain_data import encode
 
+ROOT = Path(__file__).resolve().parents[2]
 FRAMEWORKS = """
 # %%
 import torch, tensorflow as tf, keras, numpy as np
@@ -195,15 +200,59 @@ def double(x): return [2 * v for v in x] if found else [0.0]
 def test_a_closed_slot_leaves_no_process(course):
     slot = SandboxSlot(LIMITS, course, 940, ("numpy",))
     slot.close()
-    alive = [p for p in Path("/proc").glob("[0-9]*/cmdline") if is_of(p, str(course), "60941")]
-    assert alive == []
+    assert wait_until_gone(sandbox.FIRST_USER + 940)
 
 
-def is_of(path, *words):
+def wait_until_gone(user):
+    """Whether the last process of a user ends within a few seconds."""
+    patience = time.monotonic() + 5.0
+    while time.monotonic() < patience:
+        lines = []
+        for place in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):
+                lines.append(place.read_text(errors="replace"))
+        if not any(f"\nUid:\t{user}\t" in text for text in lines):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+KILLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from course_lib.grading import sandbox
+from course_lib.grading.slots import SandboxSlot
+from course_lib.plain_data import encode
+slot = SandboxSlot(sandbox.Limits(), Path(sys.argv[1]), 945, ("numpy",))
+code = "import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(1000)"
+order = {"cells": [{"number": 1, "source": code}], "cell_seconds": 900.0, "calls": []}
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGKILL)).start()
+slot.run(encode(order), 900.0, lambda event: 900.0)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives each slot a user of its own")
+def test_a_killed_grader_leaves_no_process(course):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(course)], timeout=60,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    assert wait_until_gone(sandbox.FIRST_USER + 945)
+
+
+def test_a_process_that_could_not_be_shut_in_is_nobodys_fault(course, tmp_path):
+    """A kernel without the filter, say: it stops the grading, and gives no student 0 points."""
+    broken = tmp_path / "course"
+    shutil.copytree(course, broken)
+    tmp_path.chmod(0o755)
+    path = broken / "inside" / "seccomp.py"
+    path.write_text(path.read_text("utf-8").replace("MODE_FILTER = 22, 2", "MODE_FILTER = 22, 99"))
+    slot = SandboxSlot(LIMITS, broken, 970, ("numpy",))
+    honest = read_annotated(FOLDER / "honest.py").data
     try:
-        return all(word.encode() in path.read_bytes() for word in words)
-    except OSError:
-        return False
+        with pytest.raises(GradingError, match="the filter of system calls was refused"):
+            Grader("toy", SEED, LIMITS, TASKS).grade(slot, honest)
+    finally:
+        slot.close()
 
 
 def test_a_sandbox_that_does_not_start_is_explained(course, monkeypatch):
@@ -304,8 +353,6 @@ def test_exits_are_described():
 
 
 def test_the_module_runs_as_a_command():
-    import sys
-
     done = subprocess.run([sys.executable, "-m", "course_lib.grading", "--help"],
                           capture_output=True, text=True, timeout=60)  # fmt: skip
     assert done.returncode == 0

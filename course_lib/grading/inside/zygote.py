@@ -81,6 +81,7 @@ def watch_over(order: dict, request: int, events: int, status: int) -> None:
     os.setsid()
     inherited = measure(["self"], "status", "Rss")
     report = socket.socket(fileno=status)
+    shut, shutting = os.pipe()
     try:
         enter_namespaces(limits.disk, order["keep"])
         child = os.fork()
@@ -91,19 +92,35 @@ def watch_over(order: dict, request: int, events: int, status: int) -> None:
         code = 1
         try:
             report.close()
-            keep_only(request, events)
-            if order["cpus"]:  # so that the submissions beside it are not slowed down
-                os.sched_setaffinity(0, order["cpus"])
-            seal(limits)
+            shut_in(limits, order["cpus"], request, events, shutting)
             runner.run(request, events)
             code = 0
         finally:
             os._exit(code)
-    os.close(request)
-    os.close(events)
+    for descriptor in (request, events, shutting):
+        os.close(descriptor)
+    # What the student's process cannot say for it: that it was shut in before its first cell.
+    if (said := os.read(shut, 500)) != b"shut":
+        detail = said.decode("utf-8", "replace") or "the process ended at once"
+        report.send(json.dumps({"end": "refused", "detail": detail}).encode())
+        return
     end = watch(child, report, inherited + limits.memory, order["seconds"])
     with contextlib.suppress(OSError):
         report.send(json.dumps(end).encode())
+
+
+def shut_in(limits: Limits, cpus: list[int], request: int, events: int, shutting: int) -> None:
+    """Give up all rights, and tell the warden that it is done, or why it could not be."""
+    try:
+        keep_only(request, events, shutting)
+        if cpus:  # so that the submissions beside it are not slowed down
+            os.sched_setaffinity(0, cpus)
+        seal(limits)
+    except OSError as error:
+        os.write(shutting, str(error).encode()[:500])
+        os._exit(1)
+    os.write(shutting, b"shut")
+    os.close(shutting)
 
 
 def keep_only(*kept: int) -> None:
