@@ -56,6 +56,7 @@ from course_lib.tf.recurrent_training import evaluate_recurrent, train_recurrent
 from course_lib.tf.stability import train_monitored
 from course_lib.tf.stack import build_stack, stack_accuracy, stack_gradient_flow
 from course_lib.tf.training import train
+from course_lib.tf.trial import diagnose_model
 
 __all__ = [
     "GradientFlowMonitor",
@@ -68,6 +69,7 @@ __all__ = [
     "clip_audit",
     "connectivity",
     "dead_units",
+    "diagnose_model",
     "evaluate_recurrent",
     "gradient_flow",
     "hook_profile",

@@ -21,9 +21,8 @@ from course_lib.inspection import (
 )
 from course_lib.monitoring import ONE_SIDED
 from course_lib.recurrent_results import BPTTProfile
-from course_lib.tf.bptt import bptt_profile
-from course_lib.tf.layer_names import named_layers
-from course_lib.tf.probes import Trace, instrumented, override, restore
+from course_lib.tf.model_profiles import profile_recurrent_layers
+from course_lib.tf.probes import Trace, instrumented
 
 
 def _require_model(model: object) -> None:
@@ -241,31 +240,8 @@ def bptt_gradient_profile(model: keras.Model, x: object) -> dict[str, BPTTProfil
     last step; a layer that runs backwards gets its input reversed.
     """
     _require_model(model)
-    kinds = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
-    found = [(n, layer) for n, layer in named_layers(model) if isinstance(layer, kinds)]
+    x = tf.nest.map_structure(lambda part: _like_model(model, part), x)
+    found = profile_recurrent_layers(model, lambda: _call(model, x), strict=True)
     if not found:
         raise ValueError("`model` must hold a SimpleRNN, LSTM or GRU layer.")
-    caught: dict[str, tf.Tensor] = {}
-    patched: list = []
-
-    def catch(name: str, call: object) -> object:
-        def caught_call(sequences: tf.Tensor, *args: object, **kwargs: object) -> object:
-            caught.setdefault(name, sequences)
-            return call(sequences, *args, **kwargs)
-
-        return caught_call
-
-    try:
-        for name, layer in found:
-            override(layer, "call", catch(name, layer.call), patched)
-        _call(model, _like_model(model, x))
-    finally:
-        restore(patched)
-    return {
-        name: bptt_profile(
-            layer.cell,
-            (tf.reverse(caught[name], [1]) if layer.go_backwards else caught[name]).numpy(),
-        )
-        for name, layer in found
-        if name in caught
-    }
+    return found

@@ -19,9 +19,16 @@ PASSING = (keras.layers.InputLayer, keras.layers.Flatten, keras.layers.Reshape,
 
 OPERATIONS = {
     "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leaky_relu", "Elu": "elu",
-    "Softplus": "softplus", "Sigmoid": "sigmoid", "Tanh": "tanh",
+    "Selu": "selu", "Softplus": "softplus", "Sigmoid": "sigmoid", "Tanh": "tanh",
 }  # fmt: skip
 """How a graph names what a call such as `tf.nn.relu` left behind."""
+
+SPELLINGS = {
+    "hard_silu": "hardswish", "hard_swish": "hardswish", "swish": "silu",
+    "hard_sigmoid": "hardsigmoid", "hard_tanh": "hardtanh", "leakyrelu": "leaky_relu",
+    "softmax": None,
+}  # fmt: skip
+"""What Keras writes otherwise than `ACTIVATION_KINDS`; a softmax at the end is no attention."""
 
 CLASSES = {
     keras.layers.LeakyReLU: "leaky_relu", keras.layers.PReLU: "leaky_relu",
@@ -51,8 +58,7 @@ def activation_kind(layer: object) -> str | None:
         return None
     if not isinstance(layer, keras.Layer):
         name = type(layer).__name__
-        name = OPERATIONS.get(name, name.lower())
-        return name if name in ACTIVATION_KINDS else None
+        return _known(OPERATIONS.get(name, name.lower()))
     if isinstance(layer, keras.layers.ReLU):
         plain = not layer.negative_slope and not layer.threshold
         known = {None: "relu", 6: "relu6"}
@@ -60,7 +66,11 @@ def activation_kind(layer: object) -> str | None:
     for kind, name in CLASSES.items():
         if isinstance(layer, kind):
             return name
-    name = getattr(getattr(layer, "activation", None), "__name__", None)
+    return _known(getattr(getattr(layer, "activation", None), "__name__", None))
+
+
+def _known(name: str | None) -> str | None:
+    name = SPELLINGS.get(name, name)
     return name if name in ACTIVATION_KINDS else None
 
 

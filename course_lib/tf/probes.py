@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from course_lib.monitoring import ONE_SIDED, ParameterState, Sample, Site, flat_mask
+from course_lib.tf.attention import LAYERS, attention_weights, flat_rows
 from course_lib.tf.layer_names import (
     PASSING,
     activation_kind,
@@ -25,6 +26,9 @@ from course_lib.tf.layer_names import (
     unit_axis,
 )
 from course_lib.tf.packing import Packer
+
+VECTORS = ("bias", "alpha", "gamma", "beta")
+"""Variables that hold one number per unit, whatever their shape."""
 
 
 def _place() -> object:
@@ -104,6 +108,23 @@ class Trace:
             watched._keras_mask = mask
         return watched
 
+    def probe_attention(self, name: str, weights: tf.Tensor | None) -> None:
+        """Count the rows of softmax's output (..., heads, T, S) that are flat, for every head."""
+        if weights is None or _place() is not self.place or weights.shape.rank < 3:
+            return
+        run = self.current
+        run.calls[name] = calls = run.calls.get(name, 0) + 1
+        if calls > self.max_calls or weights.shape[-1] == 1:
+            return
+        heads = weights.shape[1] if weights.shape.rank == 4 else None
+        title = f"{name} (softmax)" if calls == 1 else f"{name} (softmax)#{calls}"
+        site = Site(title, "softmax", "softmax", 0, heads or 1)
+        run.sites.append(site)
+        flat = tf.cast(flat_rows(weights, self.share), tf.float32)
+        self.packer.scalar(site, "size", tf.size(flat, out_type=tf.int64))
+        others = [k for k in range(flat.shape.rank) if heads is None or k != 1]
+        self.packer.counts(site, "flat", tf.reshape(tf.reduce_sum(flat, others), [heads or 1]))
+
     def _measure(self, site: Site, h: tf.Tensor, z: object, axis: int) -> None:
         size, units = h.shape.num_elements(), h.shape[axis]
         if size is None:  # the last batch may be smaller
@@ -170,9 +191,9 @@ class Trace:
         """Return the state of a variable of the model, made when first asked for."""
         if id(variable) not in self.states:
             name, layer = self.names[id(variable)]
-            self.states[id(variable)] = ParameterState(
-                name, layer, len(variable.shape), variable.trainable
-            )
+            # Keras's attention and GRU keep a bias per head or gate in a matrix: a bias it stays.
+            rank = min(len(variable.shape), 1 if variable.name in VECTORS else 9)
+            self.states[id(variable)] = ParameterState(name, layer, rank, variable.trainable)
         return self.states[id(variable)]
 
     # Transfer ------------------------------------------------------------------------------
@@ -220,6 +241,9 @@ def instrumented(trace: Trace, optimizers: list[keras.Optimizer]) -> Iterator[Tr
                 continue
             seen.add(id(layer))
             override(layer, "call", _probed_call(trace, name, layer), patched)
+            if isinstance(layer, LAYERS):
+                fused = _probed_attention(trace, name, layer)
+                override(layer, "_compute_attention", fused, patched)
         for optimizer in optimizers:
             override(optimizer, "apply", _probed_apply(trace, optimizer), patched)
         yield trace
@@ -263,7 +287,25 @@ def _probed_call(trace: Trace, name: str, layer: object) -> Callable:
     @tf.autograph.experimental.do_not_convert
     def probed(*args: object, **kwargs: object) -> object:
         args = trace.probe_input(name, args)
-        return trace.probe(name, layer, args, call(*args, **kwargs))
+        output = call(*args, **kwargs)
+        if isinstance(layer, keras.layers.Softmax) and layer.axis == -1:
+            trace.probe_attention(name, output)
+        return trace.probe(name, layer, args, output)
+
+    return probed
+
+
+def _probed_attention(trace: Trace, name: str, layer: keras.Layer) -> Callable:
+    compute = layer._compute_attention
+
+    @functools.wraps(compute)
+    @tf.autograph.experimental.do_not_convert
+    def probed(query: tf.Tensor, key: tf.Tensor, *args: object, **kwargs: object) -> object:
+        result = compute(query, key, *args, **kwargs)
+        if result[1] is None:  # else its softmax was a layer, and was seen
+            mask, causal = kwargs.get("attention_mask"), kwargs.get("use_causal_mask", False)
+            trace.probe_attention(name, attention_weights(layer, query, key, mask, causal))
+        return result
 
     return probed
 
