@@ -30,6 +30,7 @@ from course_lib.plots.diagnosis import (
     plot_triage,
     plot_units_sweep,
 )
+from course_lib.plots.cures import plot_cure_conditions, plot_cure_verdicts
 from course_lib.plots.display import show
 from course_lib.plots.flow import plot_gradient_norms
 from course_lib.plots.initialization import plot_signal_profiles, plot_weight_sizes
@@ -89,6 +90,8 @@ __all__ = [
     "plot_clip_regions",
     "plot_condition_numbers",
     "plot_connectivity",
+    "plot_cure_conditions",
+    "plot_cure_verdicts",
     "plot_death_sweep",
     "plot_descents",
     "plot_echo_curves",

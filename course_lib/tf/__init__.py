@@ -33,6 +33,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from course_lib.tf.bptt import bptt_profile, hook_profile
+from course_lib.tf.cures import run_recipe
 from course_lib.tf.echo import measure_echo
 from course_lib.tf.flow import gradient_flow, layer_jacobians
 from course_lib.tf.initialize import initialize_model
@@ -53,6 +54,7 @@ from course_lib.tf.recurrent import (
     state_jacobians,
 )
 from course_lib.tf.recurrent_training import evaluate_recurrent, train_recurrent
+from course_lib.tf.repair import train_repair
 from course_lib.tf.stability import train_monitored
 from course_lib.tf.stack import build_stack, stack_accuracy, stack_gradient_flow
 from course_lib.tf.training import train
@@ -80,6 +82,7 @@ __all__ = [
     "measure_echo",
     "recurrent_gradient_flow",
     "recurrent_weights",
+    "run_recipe",
     "saturation",
     "stack_accuracy",
     "stack_gradient_flow",
@@ -87,4 +90,5 @@ __all__ = [
     "train",
     "train_monitored",
     "train_recurrent",
+    "train_repair",
 ]

@@ -1,0 +1,90 @@
+"""Tables of cures by patients as figures: what is wrong before training, what training makes of it.
+
+Every cell says in words what its color says, so the color is only there to find it again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from course_lib._validation import require_type
+from course_lib.cure_results import CureTable, accuracy_band
+from course_lib.plots.style import INK, new_axes
+
+CONDITION_COLORS = {
+    "healthy": "#cfe8f7",
+    "vanishing": "#fbe3b5",
+    "exploding": "#f6c3a5",
+    "dead": "#d5d5d5",
+    "saturated": "#e6cde6",
+    "varies": "#ffffff",
+}
+VERDICT_COLORS = {
+    "helps": "#cfe8f7",
+    "no effect": "#eeeeee",
+    "harms": "#f6c3a5",
+    "varies": "#fbe3b5",
+}
+SHORT = {
+    "healthy": "healthy", "vanishing": "vanishes", "exploding": "explodes", "dead": "dead",
+    "saturated": "saturated", "varies": "varies",
+}  # fmt: skip
+
+
+def plot_cure_conditions(table: CureTable, *, ax: Axes | None = None) -> Axes:
+    """Plot what is wrong before training: a row per cure, a column per patient, words in cells.
+
+    The number is the median change of the gradient from the last hidden layer (or step) to the
+    first, in decades. Of several conditions the cell names all and has the color of the first.
+    """
+    require_type("table", table, CureTable)
+    cells = {}
+    for key, trial in table.trials.items():
+        names = trial.condition.split(" + ")
+        decades = float(np.percentile(trial.decades, 50, method="nearest"))
+        number = f"{decades:+.1f}" if np.isfinite(decades) else "none"
+        words = " + ".join(SHORT[name] for name in names)
+        cells[key] = (f"{words}\n{number}", CONDITION_COLORS[names[-1 if "dead" in names else 0]])
+    return _draw_cells(table, cells, ("", *table.cures), ax)
+
+
+def plot_cure_verdicts(table: CureTable, *, ax: Axes | None = None) -> Axes:
+    """Plot the verdicts on training: a row per cure, a column per patient, words in cells.
+
+    The numbers are the quarter in which the median accuracy lies, in percent.
+    """
+    require_type("table", table, CureTable)
+    cells = {
+        key: (f"{verdict}\n{accuracy_band(table.trials[key].accuracies)}", VERDICT_COLORS[verdict])
+        for key, verdict in table.verdicts().items()
+    }
+    for patient in table.patients:
+        band = accuracy_band(table.trial(patient).accuracies)
+        cells[patient, ""] = (band, "#ffffff")
+    return _draw_cells(table, cells, ("", *table.cures), ax)
+
+
+def _draw_cells(
+    table: CureTable, cells: dict[tuple[str, str], tuple[str, str]], rows: tuple[str, ...],
+    ax: Axes | None,
+) -> Axes:  # fmt: skip
+    columns = table.patients
+    ax = new_axes(ax, size=(1.3 + 0.85 * len(columns), 0.4 + 0.36 * len(rows)))
+    for j, patient in enumerate(columns):
+        for i, cure in enumerate(rows):
+            text, color = cells[patient, cure]
+            ax.add_patch(Rectangle((j - 0.48, i - 0.47), 0.96, 0.94, color=color, linewidth=0))
+            ax.text(j, i, text, ha="center", va="center", fontsize=7.5, color=INK,
+                    linespacing=1.05)  # fmt: skip
+    ax.set_xlim(-0.5, len(columns) - 0.5)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xticks(range(len(columns)), columns, fontsize=9)
+    ax.set_yticks(range(len(rows)), [row or "untreated" for row in rows], fontsize=9)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    return ax
+

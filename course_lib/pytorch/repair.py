@@ -1,0 +1,78 @@
+"""Lecture 3's network and its repairs in PyTorch: built layer by layer, trained in a loop."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from course_lib._validation import require_integer, require_seed, require_type
+from course_lib.data import DigitsSplit, draw_batches
+from course_lib.pytorch.models import MODULES
+from course_lib.repairs import Repair, RepairRun
+from course_lib.specs import MLPWeights, check_weights
+
+
+def build_repair(repair: Repair, weights: MLPWeights) -> nn.Sequential:
+    """Return the network of `repair` with a copy of `weights`, float32, in training mode.
+
+    Each hidden layer is Linear, activation, then batch norm and dropout if there are any. Batch
+    norm has Keras's constants: eps 1e-3, and a share of 0.01 for each new batch.
+    """
+    network = require_type("repair", repair, Repair).network
+    check_weights(network, weights)
+    layers: list[nn.Module] = []
+    for k, (matrix, bias) in enumerate(zip(weights.matrices, weights.biases, strict=True)):
+        linear = nn.Linear(matrix.shape[1], matrix.shape[0], dtype=torch.float32)
+        with torch.no_grad():
+            linear.weight.copy_(torch.tensor(matrix))
+            linear.bias.copy_(torch.tensor(bias))
+        layers.append(linear)
+        if k < network.depth - 1:
+            layers.append(MODULES[network.activation]())
+            if repair.batch_norm:
+                layers.append(nn.BatchNorm1d(len(matrix), eps=1e-3, momentum=0.01))
+            if repair.dropout:
+                layers.append(nn.Dropout(repair.dropout))
+    return nn.Sequential(*layers)
+
+
+def train_repair(
+    repair: Repair, weights: MLPWeights, data: DigitsSplit, *, epochs: int, batch_size: int = 32,
+    seed: int,
+) -> RepairRun:  # fmt: skip
+    """Train one repair from given weights and return its accuracy after every epoch.
+
+    Arguments:
+        repair: the network and how it is trained.
+        weights: its initial weights.
+        data: from `course_lib.data.load_digits_split`.
+        epochs, batch_size: at least 1.
+        seed: of the batches, the same in both frameworks, and of PyTorch's dropout.
+    """
+    model = build_repair(repair, weights)
+    epochs = require_integer("epochs", epochs, minimum=1)
+    require_type("data", data, DigitsSplit)
+    x, y = torch.tensor(data.x_train, dtype=torch.float32), torch.tensor(data.y_train)
+    x_test, y_test = torch.tensor(data.x_test, dtype=torch.float32), torch.tensor(data.y_test)
+    kind = torch.optim.Adam if repair.optimizer == "adam" else torch.optim.SGD
+    rule = kind(model.parameters(), lr=repair.learning_rate)
+    per_epoch = len(x) // require_integer("batch_size", batch_size, minimum=1)
+    batches = draw_batches(len(x), batch_size=batch_size, steps=epochs * per_epoch, seed=seed)
+    losses, accuracies = [], []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(require_seed(seed))
+        for step, rows in enumerate(map(torch.from_numpy, batches), start=1):
+            rule.zero_grad()
+            loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
+            loss.backward()
+            if repair.clip_norm is not None:  # per tensor: what Keras's clipnorm means
+                for parameter in model.parameters():
+                    nn.utils.clip_grad_norm_([parameter], repair.clip_norm)
+            rule.step()
+            losses.append(loss.item())
+            if step % per_epoch == 0:
+                model.eval()
+                with torch.no_grad():
+                    accuracies.append((model(x_test).argmax(1) == y_test).float().mean().item())
+                model.train()
+    return RepairRun("PyTorch", len(losses), losses[0], tuple(accuracies))

@@ -1,0 +1,115 @@
+"""Lecture 3's problematic network, and the changes by which the lecture repairs it, one by one.
+
+The lecture's network has four hidden layers of 128 sigmoid units; its improved network has six
+things changed, one of them without a word: it has a hidden layer less. Here each is a change of one
+field, so that each can be made alone, or on top of the others. Pictures have 64 pixels, the
+lecture's 784. Built and trained by `course_lib.pytorch.train_repair` and `course_lib.tf`'s twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from course_lib._validation import (
+    require_choice,
+    require_flag,
+    require_real,
+    require_sequence,
+    require_type,
+)
+from course_lib.recording import OPTIMIZERS
+from course_lib.results import format_number
+from course_lib.specs import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A classifier of the digits and how it is trained, as data.
+
+    Arguments:
+        network: shape, activation, law of the weights.
+        batch_norm: whether batch normalization follows every hidden activation, as in Lecture 3
+            (the inventors put it before the activation).
+        dropout: share of the hidden outputs that are dropped in training, 0 to below 1.
+        clip_norm: limit on the norm of each tensor's gradient, as Keras's `clipnorm`; or None.
+        optimizer: "sgd" or "adam".
+        learning_rate: > 0.
+    """
+
+    network: NetworkSpec
+    batch_norm: bool = False
+    dropout: float = 0.0
+    clip_norm: float | None = None
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require_type("network", self.network, NetworkSpec)
+        require_flag("batch_norm", self.batch_norm)
+        if require_real("dropout", self.dropout, minimum=0.0) >= 1.0:
+            raise ValueError(f"`dropout` (={self.dropout}) must be below 1.")
+        if self.clip_norm is not None:
+            require_real("clip_norm", self.clip_norm, minimum=0.0, exclusive=True)
+        require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_real("learning_rate", self.learning_rate, minimum=0.0, exclusive=True)
+
+
+PROBLEMATIC = Repair(
+    NetworkSpec(n_in=64, width=128, depth=5, n_out=10, activation="sigmoid", init="glorot_uniform"),
+    optimizer="sgd", learning_rate=0.1,
+)  # fmt: skip
+"""Lecture 3's network as given, in SGD's hands: the lecture names no optimizer for it."""
+
+
+def _change_network(repair: Repair, **changes: object) -> Repair:
+    return replace(repair, network=replace(repair.network, **changes))
+
+
+CHANGES = MappingProxyType({
+    "Adam": lambda r: replace(r, optimizer="adam", learning_rate=1e-3),
+    "ReLU": lambda r: _change_network(r, activation="relu"),
+    "He": lambda r: _change_network(r, init="he_normal"),
+    "batch norm": lambda r: replace(r, batch_norm=True),
+    "dropout": lambda r: replace(r, dropout=0.2),
+    "clipnorm": lambda r: replace(r, clip_norm=1.0),
+    "a layer less": lambda r: _change_network(r, depth=r.network.depth - 1),
+})  # fmt: skip
+"""Lecture 3's changes, in the order in which its listing shows them, after the optimizer."""
+
+
+def apply_changes(repair: Repair, changes: Sequence[str]) -> Repair:
+    """Return the repair with the named `CHANGES` made, in their order."""
+    require_type("repair", repair, Repair)
+    names = [] if len(changes) == 0 else require_sequence("changes", changes, of="names")
+    for k, name in enumerate(names):
+        require_choice(f"changes[{k}]", name, CHANGES)
+    for name, change in CHANGES.items():
+        repair = change(repair) if name in names else repair
+    return repair
+
+
+@dataclass(frozen=True)
+class RepairRun:
+    """What became of one repair.
+
+    Fields:
+        framework: "PyTorch" or "TensorFlow".
+        updates: number of updates.
+        first_loss: the loss on the first batch, before the first update.
+        accuracies: on the test set after every epoch.
+    """
+
+    framework: str
+    updates: int
+    first_loss: float
+    accuracies: tuple[float, ...]
+
+    def describe(self) -> str:
+        """Say the first loss and the accuracies after the first and the last epoch."""
+        return (
+            f"{self.framework}, {self.updates} updates: first loss "
+            f"{format_number(self.first_loss)}, accuracy {100 * self.accuracies[0]:.0f} % after "
+            f"one epoch and {100 * self.accuracies[-1]:.0f} % after {len(self.accuracies)}."
+        )
