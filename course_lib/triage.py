@@ -178,6 +178,16 @@ class Answer:
         )
 
 
+    def as_row(self) -> str:
+        """Return the answer as a row of a table: answer, value, threshold, question, place."""
+        if np.isnan(self.value):
+            return f"{'-':4}{'-':>8} {'':11}{self.question.text}"
+        limit = f"({'>=' if self.question.sign > 0 else '<='} {self.question.threshold:g})"
+        word = "yes" if self.yes else "no"
+        place = f" {self.where}" if self.where else ""
+        return f"{word:4}{format_number(self.value):>8} {limit:11}{self.question.text}{place}"
+
+
 @dataclass(frozen=True)
 class Triage:
     """The questions asked, in order; `verdict` is the last one's, or "healthy".
@@ -205,7 +215,7 @@ class Triage:
         )
 
     def __str__(self) -> str:
-        return "\n".join(answer.describe() for answer in self.answers)
+        return "\n".join(answer.as_row() for answer in self.answers)
 
 
 def triage(record: FlowRecord) -> Triage:

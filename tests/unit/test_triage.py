@@ -123,8 +123,11 @@ def test_an_inactive_half_is_not_saturated():
 def test_the_words_hold_the_numbers():
     result = triage(make_record(**CASES["vanishing_gradient"]))
     assert result.describe().startswith("vanishing_gradient: decades")
-    assert "Yes: -2 at l5 to l0 (yes means at most -2)" in str(result)
-    assert "saturated before the first update? Does not apply." in str(result)
+    assert "Yes: -2 at l5 to l0 (yes means at most -2)" in result.answers[-1].describe()
+    assert result.answers[2].describe().endswith("first update? Does not apply.")
+    rows = str(result).split("\n")
+    assert rows[-1] == "yes       -2 (<= -2)    Does the gradient fall towards the input? l5 to l0"
+    assert rows[2] == "-          -            Are units saturated before the first update?"
     healthy = triage(make_record())
     assert healthy.describe() == f"healthy: {len(QUESTIONS)} questions, all answered with no."
 
