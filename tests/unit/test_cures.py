@@ -67,12 +67,12 @@ def test_scale_adds_decades_and_batch_norm_absorbs_it(c):
     he = apply_cures(PATIENTS["exploding"], ["He / Xavier"])
     scaled = replace(he, network=replace(he.network, gain=c))
     plain, grown = (measure_trial(r, DIGITS, seeds=[1], steps=0) for r in (he, scaled))
-    np.testing.assert_allclose(grown.decades - plain.decades, 8 * np.log10(c), atol=1e-9)
+    # The Jacobian gains exactly this; but larger outputs make the loss weigh the images otherwise.
+    np.testing.assert_allclose(grown.decades - plain.decades, 8 * np.log10(c), atol=0.2)
     normed = [
         measure_trial(replace(r, norm="batch"), DIGITS, seeds=[1], steps=0) for r in (he, scaled)
     ]
-    # The output layer is not normalized: with its scale the loss weighs the images differently,
-    # and epsilon counts for a little. test_ensemble has the exact statement.
+    # The same here, by the output layer, which is not normalized; test_ensemble is exact.
     np.testing.assert_allclose(normed[0].decades, normed[1].decades, atol=0.1)
 
 
