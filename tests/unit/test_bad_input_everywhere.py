@@ -18,12 +18,16 @@ from course_lib import (
     initialization,
     jacobians,
     losses,
+    normalization,
     plots,
     rates,
     reference,
+    residuals,
     results,
     saturation,
     specs,
+    stack_results,
+    stack_specs,
     theory,
 )
 from course_lib.reference.training import SGD, Adam
@@ -87,6 +91,14 @@ RNG = np.random.default_rng(0)
 ORIGIN = dict(framework=("name", "NumPy"), dtype=("name", "float64"))
 FAN = dict(init=("name", "normal"), gain=("from zero", 1.0))
 BATCH = dict(x=("array", X), y=("array", Y), loss=("name", "mean_squared_error"))
+STACK_SPEC = stack_specs.StackSpec(3, 4, 2, n_out=2, norm="batch")
+STACK_WEIGHTS = stack_specs.draw_stack_weights(STACK_SPEC, seed=0)
+STACK = reference.build_stack(STACK_SPEC, STACK_WEIGHTS)
+STACK_RUN = stack_results.StackRun(STACK_SPEC, np.ones(3), 1.0, np.ones(2))
+NORMED = reference.LayerNorm(3).forward(X)
+IMAGES, KERNEL = np.ones((2, 1, 3, 3)), np.ones((1, 1, 3, 3))
+PLAIN = stack_specs.StackSpec(3, 4, 2, n_out=2, norm="batch", shortcut=False)
+RATES = dict(inputs=[4], depths=[2], seeds=[0])
 
 
 def fields(result, kinds):
@@ -204,6 +216,63 @@ CALLS = [  # function, argument -> (kind, a value that is right)
         growths=("records", GROWTH), bound=("flag", False), ax=("axes", None))),
     (plots.plot_condition_numbers, dict(growths=("records", GROWTH), ax=("axes", None))),
     (plots.plot_spectra, dict(growths=("records", GROWTH), lines=("size", 3))),
+    (stack_specs.StackSpec, dict(
+        n_in=("size", 1), width=("size", 1), blocks=("size", 1), n_out=("size", 1),
+        layers=("size", 1), activation=("name", "relu"), norm=("name", "batch"),
+        placement=("name", "pre"), shortcut=("flag", True), scale=("number", 1.0),
+        init=("name", "normal"), gain=("from zero", 1.0), epsilon=("from zero", 1e-5))),
+    (stack_specs.draw_stack_weights, dict(spec=("records", STACK_SPEC), seed=("integer", 0))),
+    (stack_specs.check_stack_weights, dict(
+        spec=("records", STACK_SPEC), weights=("records", STACK_WEIGHTS))),
+    (normalization.normalized_rate, dict(activation=("name", "relu"), norm=("name", "layer"))),
+    (normalization.predict_stack, dict(spec=("records", STACK_SPEC))),
+    (normalization.measure_stack, dict(
+        spec=("records", STACK_SPEC), inputs=("size", 4), seed=("integer", 0))),
+    (normalization.measure_norm_rates, dict(
+        spec=("records", PLAIN), **{name: ("records", value) for name, value in RATES.items()})),
+    (residuals.expand_product, dict(branches=("arrays", [np.eye(2)]))),
+    (residuals.shortcut_range, dict(branch=("array", np.eye(2)))),
+    (residuals.branch_scale, dict(blocks=("size", 1), growth=("above zero", 2.0))),
+    (reference.BatchNorm, dict(
+        units=("size", 1), epsilon=("from zero", 1e-5), new_share=("from zero", 0.1),
+        unbiased_running=("flag", True))),
+    (reference.LayerNorm, dict(units=("size", 1), epsilon=("from zero", 1e-5))),
+    (reference.BatchNorm(3).forward, dict(x=("values", X), training=("flag", True))),
+    (reference.LayerNorm(3).forward, dict(x=("values", X), training=("flag", True))),
+    (reference.norm_backward, dict(passed=("records", NORMED), output_grad=("values", X))),
+    (reference.convolve, dict(x=("array", IMAGES), kernel=("array", KERNEL))),
+    (reference.convolve_backward, dict(
+        x=("array", IMAGES), kernel=("array", KERNEL), output_grad=("array", IMAGES))),
+    (reference.ConvBlock, dict(
+        kernels=("arrays", [KERNEL, KERNEL]), shortcut=("flag", True),
+        epsilon=("from zero", 1e-5))),
+    (reference.build_stack, dict(
+        spec=("records", STACK_SPEC), weights=("records", STACK_WEIGHTS),
+        dtype=("name", "float64"), unbiased_running=("flag", True))),
+    (reference.stack_gradient_flow, dict(
+        model=("records", STACK), **BATCH, training=("flag", True))),
+    (reference.stack_jacobians, dict(model=("records", STACK), x=("array", X[0]))),
+    (reference.stack_accuracy, dict(
+        model=("records", STACK), x=("array", X), y=("array", LABELS))),
+    (reference.train_stack, dict(
+        model=("records", reference.build_stack(STACK_SPEC, STACK_WEIGHTS)), **BATCH,
+        optimizer=("name", "adam"), learning_rate=("above zero", 0.1), steps=("size", 1),
+        batch_size=("optional integer", 2), seed=("integer", 0),
+        disturbance=("from zero", 0.1))),
+    (reference.measure_gradient_shift, dict(
+        model=("records", STACK), **BATCH, learning_rate=("above zero", 0.1),
+        block=("integer", 0))),
+    (plots.plot_shared_entries, dict(inputs=("size", 3), units=("size", 3))),
+    (plots.plot_stack_profiles, dict(
+        profiles=("records", {"a": normalization.measure_stack(STACK_SPEC, inputs=4, seed=0)}),
+        every=("size", 1))),
+    (plots.plot_norm_rates, dict(
+        tables=("records", {"a": normalization.measure_norm_rates(PLAIN, **RATES)}),
+        ax=("axes", None))),
+    (plots.plot_stack_runs, dict(runs=("records", {"a": [STACK_RUN]}), ax=("axes", None))),
+    (plots.plot_path_lengths, dict(
+        expansions=("records", {"a": residuals.expand_product([np.eye(2)])}),
+        ax=("axes", None))),
     (plots.plot_losses, dict(runs=("records", {"a": RUN}), ax=("axes", None))),
     (plots.plot_weight_changes, dict(runs=("records", {"a": RUN}), ax=("axes", None))),
 ]  # fmt: skip
@@ -247,8 +316,9 @@ def test_no_argument_takes_nonsense(function, valid, name, kind):
 
 @pytest.mark.parametrize(
     "module",
-    [activations, data, initialization, jacobians, losses, rates, results, saturation, specs,
-     theory, reference.mlp],
+    [activations, data, initialization, jacobians, losses, normalization, rates, residuals,
+     results, saturation, specs, stack_specs, theory, reference.convolution, reference.mlp,
+     reference.normalization, reference.stack, reference.stack_training],
     ids=lambda module: module.__name__,
 )  # fmt: skip
 def test_the_table_leaves_no_public_function_out(module):
