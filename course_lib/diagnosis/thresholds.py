@@ -31,9 +31,9 @@ on everything is lost. In a deep healthy network up to a quarter may be off on o
 SATURATED_PROBLEM, SATURATED_WARNING = 0.5, 0.25
 """Of a layer's values, at slopes below a tenth of the largest: half of them flat halves the squared
 gradient at least, in every such layer."""
-ATTENTION_PROBLEM, ATTENTION_WARNING = 0.9, 0.6
+ATTENTION_PROBLEM, ATTENTION_WARNING = 0.75, 0.5
 """Of an attention's rows, with nearly all weight on one position. A trained head may do so, and
-the first row of a causal mask always does; nearly all rows of a layer is no choice any more."""
+the first row of a causal mask always does; three quarters of a layer's rows are no choice any more."""
 UPDATE_PROBLEM, UPDATE_WARNING = 0.3, 0.2
 """Update over weight in one step: at 0.3 three steps replace the weights. 1e-3 is usual; the first
 steps of Adam on weights drawn small on purpose reach 0.1, and do no harm."""

@@ -90,7 +90,7 @@ def check_updates(record: FlowRecord) -> list[Finding]:
     columns = [
         k for k, rank in enumerate(record.parameter_ranks)
         if rank >= 2 and record.trainable[k] and np.isfinite(ratios[k])
-        and record.parameter_layers[k] not in outer
+        and record.parameter_layers[k] not in outer and record.weight_norms[0, k] > 0
     ]  # fmt: skip
     if not columns:
         return []

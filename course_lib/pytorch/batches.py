@@ -24,10 +24,12 @@ def read_batches(
         limit: how many batches are read from an iterable.
         like: a parameter of the model: its device, and the precision of what was an array.
     """
+    if isinstance(inputs, (int, float, str, bytes)) or inputs is None:
+        raise TypeError(f"`inputs` (={inputs!r}) must be a batch or an iterable of batches.")
     alone = isinstance(inputs, (torch.Tensor, np.ndarray, tuple)) or hasattr(inputs, "keys")
     if targets is not None or alone:
         batches = [(inputs, targets)]
-    elif isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes)):
+    elif isinstance(inputs, Iterable):
         batches = [_split(batch) for batch in itertools.islice(inputs, limit)]
     else:
         raise TypeError(
@@ -58,7 +60,8 @@ def place(data: object, like: torch.Tensor) -> object:
             data = data.to(like.dtype if like.is_floating_point() else torch.float32)
     if isinstance(data, torch.Tensor):
         # A copy: a model may work in place, and the data stay the reader's.
-        return data.detach().clone().to(like.device)
+        fresh = data.detach().clone().to(like.device)
+        return fresh.requires_grad_() if data.requires_grad else fresh
     if isinstance(data, nn.utils.rnn.PackedSequence):
         return data.to(like.device)
     if hasattr(data, "keys"):

@@ -48,8 +48,8 @@ def packed() -> bool:
 def transformed() -> bool:
     """Return whether a `torch.func` transform or a tracer runs: tensors then hold no numbers."""
     return (
-        torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.compiler.is_compiling()
+        torch.compiler.is_compiling()  # first: the rest is nothing for a compiler
+        or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.jit.is_tracing()
     )
 

@@ -74,6 +74,8 @@ class Pass:
         self.outputs: list[tuple[Site, torch.Tensor, int, int]] = []
         self.gradients: list[tuple[Site, torch.Tensor]] = []
         self.met: list[tuple[str, torch.Tensor, int]] = []
+        self.inside = True  # until the model returns
+        self.blind: dict[str, Site] = {}  # run without a graph: under no_grad, or to be run again
         self.held = 0
         self.sites: list[Site] = []
         self.calls: dict[str, int] = {}
@@ -178,7 +180,12 @@ class FlowProbe:
 
     def _after(self, module: nn.Module, inputs: tuple, output: object) -> None:
         watched = self.watched.get(id(module))
-        if watched is None or not torch.is_grad_enabled() or graph.transformed():
+        if watched is None or graph.transformed():
+            return
+        blind = not torch.is_grad_enabled()
+        if module is self.model and not blind:
+            self.current.inside = False
+        if blind and not self.current.inside:  # an evaluation
             return
         name, own, linear = watched
         h = output if isinstance(output, torch.Tensor) else first_tensor(output)
@@ -194,6 +201,10 @@ class FlowProbe:
         axis = self._axis(module, h)
         site = self._new_site(name, type(module).__name__, kind)
         if site is None:
+            return
+        if blind:
+            run.blind[site.name] = site
+            self._measure(site, h, z, axis)
             return
         run.held += h.numel() * h.element_size()
         if run.held > HELD or node is None:
@@ -279,6 +290,8 @@ class FlowProbe:
     def _new_site(self, name: str, kind: str, activation: str | None) -> Site | None:
         """Return a site for one more call under this name, or None if there were enough."""
         run = self.current
+        if name in run.blind and torch.is_grad_enabled():  # a checkpoint runs it again
+            return run.blind.pop(name)
         run.calls[name] = calls = run.calls.get(name, 0) + 1
         if calls > self.max_calls:
             return None
