@@ -391,3 +391,25 @@ def test_bad_input_is_named(call, error, words):
     with pytest.raises(error) as caught:
         call()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tf"])
+def test_frameworks_name_bad_input_too(framework):
+    library = pytest.importorskip(f"course_lib.{framework}", exc_type=ImportError)
+    x, labels = X[:, :3], LABELS % 2
+    model = library.build_stack(SPEC, WEIGHTS)
+    calls = [
+        (lambda: library.build_stack(SPEC, {}), ValueError, "`weights` (with or without"),
+        (lambda: library.build_stack(SPEC, WEIGHTS, dtype="float16"), ValueError, "`dtype`"),
+        (lambda: library.stack_gradient_flow(None, x), TypeError, "`model` (a NoneType)"),
+        (lambda: library.stack_gradient_flow(model, x, loss="mean_output", training=1), TypeError,
+         "`training` (=1)"),
+        (lambda: library.stack_gradient_flow(model, X, loss="mean_output"), ValueError, "`x`"),
+        (lambda: library.stack_gradient_flow(model, x), ValueError, "`y` (=None)"),
+        (lambda: library.stack_accuracy(model, x, labels), ValueError, "`y` (values 0 to 1)"),
+        (lambda: library.stack_accuracy(MODEL, x, labels), TypeError, "`model` (a Stack)"),
+    ]  # fmt: skip
+    for call, error, words in calls:
+        with pytest.raises(error) as caught:
+            call()
+        assert words in str(caught.value)
