@@ -56,13 +56,15 @@ def _place(data: object, model: keras.Model) -> object:
     def convert(part: object) -> object:
         if isinstance(part, tf.RaggedTensor | tf.SparseTensor):
             return part
+        if isinstance(part, (bool, int, float, str, bytes)):
+            raise TypeError(f"`inputs` (={part!r}) must hold arrays or tensors.")
         try:
             tensor = tf.convert_to_tensor(part)
         except (TypeError, ValueError) as error:
             raise TypeError(
                 f"`inputs` (a {type(part).__name__}) must hold arrays or tensors."
             ) from error
-        if isinstance(part, (np.ndarray, float, list)) and tensor.dtype.is_floating:
+        if isinstance(part, np.ndarray) and tensor.dtype.is_floating:
             return tf.cast(tensor, model.variable_dtype)
         return tensor
 
