@@ -99,7 +99,7 @@ def accuracy_band(accuracies: np.ndarray) -> str:
 
 
 def _decades(value: float) -> str:
-    return "-inf" if value == -np.inf else f"{value:+.1f}"
+    return "-inf" if value == -np.inf else f"{round(value, 1) + 0.0:+.1f}"  # never -0.0
 
 
 def judge_change(before: np.ndarray, after: np.ndarray) -> str:

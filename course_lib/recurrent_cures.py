@@ -80,7 +80,7 @@ RECURRENT_PATIENTS = MappingProxyType({
         _recall_network(recurrent_init="normal", gain=0.05), optimizer="adam", learning_rate=0.005
     ),
     "exploding": RecurrentRecipe(
-        _recall_network(cell="relu_rnn", gain=2.5), learning_rate=0.05, lag=20
+        _recall_network(cell="relu_rnn", gain=2.3), learning_rate=0.05, lag=20
     ),
     "dead": RecurrentRecipe(
         _recall_network(cell="relu_rnn", bias=-2.0), optimizer="adam", learning_rate=0.005
@@ -90,7 +90,7 @@ RECURRENT_PATIENTS = MappingProxyType({
     ),
 })  # fmt: skip
 """One network for each pathology: tanh with recurrent weights of standard deviation 0.05, ReLU
-with 2.5 times an orthogonal matrix, ReLU with biases of -2, tanh with a spectral radius near 5."""
+with 2.3 times an orthogonal matrix, ReLU with biases of -2, tanh with a spectral radius near 5."""
 
 
 def _change_network(recipe: RecurrentRecipe, **changes: object) -> RecurrentRecipe:

@@ -37,16 +37,18 @@ def plot_cure_conditions(table: CureTable, *, ax: Axes | None = None) -> Axes:
     """Plot what is wrong before training: a row per cure, a column per patient, words in cells.
 
     The number is the median change of the gradient from the last hidden layer (or step) to the
-    first, in decades. Of several conditions the cell names all and has the color of the first.
+    first, in decades. Of several conditions the cell names all and has the color of one.
     """
     require_type("table", table, CureTable)
     cells = {}
     for key, trial in table.trials.items():
         names = trial.condition.split(" + ")
         decades = float(np.percentile(trial.decades, 50, method="nearest"))
-        number = f"{decades:+.1f}" if np.isfinite(decades) else "none"
-        words = " + ".join(SHORT[name] for name in names)
-        cells[key] = (f"{words}\n{number}", CONDITION_COLORS[names[-1 if "dead" in names else 0]])
+        number = f"{round(decades, 1) + 0.0:+.1f}" if np.isfinite(decades) else "none"
+        words = " +\n".join(SHORT[name] for name in names)
+        gap = "\n" if len(names) == 1 else " "  # two lines in any case
+        color = CONDITION_COLORS["dead" if "dead" in names else names[0]]
+        cells[key] = (f"{words}{gap}{number}", color)
     return _draw_cells(table, cells, ("", *table.cures), ax)
 
 
