@@ -33,7 +33,7 @@ SATURATED_PROBLEM, SATURATED_WARNING = 0.5, 0.25
 gradient at least, in every such layer."""
 ATTENTION_PROBLEM, ATTENTION_WARNING = 0.75, 0.5
 """Of an attention's rows, with nearly all weight on one position. A trained head may do so, and
-the first row of a causal mask always does; three quarters of a layer's rows are no choice any more."""
+the first row of a causal mask always does; three quarters of a layer's rows are no choice."""
 UPDATE_PROBLEM, UPDATE_WARNING = 0.3, 0.2
 """Update over weight in one step: at 0.3 three steps replace the weights. 1e-3 is usual; the first
 steps of Adam on weights drawn small on purpose reach 0.1, and do no harm."""

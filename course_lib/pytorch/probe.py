@@ -195,9 +195,12 @@ class FlowProbe:
             self._functional(name, h)
             return
         run, node = self.current, h.grad_fn
-        if node is not None:
-            run.nodes[id(node)] = node
         kind, z = (None, None) if linear else self._activation(module, inputs, h)
+        if node is not None:
+            # What happens inside, as in attention; a function without parameters is one activation.
+            if kind is None and not (linear or blind) and any(True for _ in module.parameters()):
+                self._functional(name, h)
+            run.nodes[id(node)] = node
         axis = self._axis(module, h)
         site = self._new_site(name, type(module).__name__, kind)
         if site is None:

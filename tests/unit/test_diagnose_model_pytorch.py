@@ -157,6 +157,20 @@ def test_what_is_broken_comes_first_and_in_its_place(model, x, expected):
     assert worst(diagnose_model(model, x, Y[: len(x)], loss=LOSS, steps=4)) == expected
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_attention_of_torch_itself_is_seen(dropout):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=dropout, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2)
+    with torch.no_grad():
+        encoder.layers[1].self_attn.in_proj_weight[:32] *= 100
+    x = torch.tensor(RNG.normal(size=(8, 6, 16)), dtype=torch.float32)
+    report = diagnose_model(nn.Sequential(encoder, nn.Flatten(), nn.Linear(96, 4)), x, Y[:8],
+                            loss=LOSS, steps=3)  # fmt: skip
+    assert worst(report) == ("problem", "saturated_attention", "0.layers.1.self_attn (softmax)")
+    assert report.results[0].activations.count("softmax") == 2
+
+
 def test_a_fault_is_not_reported_by_its_consequences():
     model = changed(perceptron(), lambda m: m[6].weight[0, 0].fill_(torch.nan))
     assert diagnose_model(model, X, Y, loss=LOSS).codes == ("non_finite",)
