@@ -20,7 +20,6 @@ from nbformat import NotebookNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _tools import refresh
 from _tools.notebook_files import ROOT, display_name, normalize, serialize, write_atomically
 
 START, END = "# solution", "# end solution"
@@ -134,6 +133,8 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     if not written:
         print("==> The exercises are up to date")
         return 0
+    from _tools import refresh  # not at the top: the book's pages use this module without a kernel
+
     return refresh.main(written)
 
 

@@ -119,6 +119,7 @@ def build_book(tmp_path):
         source.mkdir()
         for name, content in files.items():
             text = content if isinstance(content, str) else nbformat.writes(content)
+            (source / name).parent.mkdir(exist_ok=True)
             (source / name).write_text(text, encoding="utf-8")
         settings = {
             "extensions": ["myst_nb", *extensions], "root_doc": next(iter(files)).split(".")[0],
@@ -139,7 +140,8 @@ def build_book(tmp_path):
             app = Sphinx(source, None, out, tmp_path / "doctrees", "html", settings,
                          status=None, warning=problems, freshenv=True)
             app.build()
-        pages = {path.stem: path.read_text(encoding="utf-8") for path in out.glob("*.html")}
+        pages = {path.relative_to(out).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
+                 for path in out.rglob("*.html")}  # fmt: skip
         return pages, problems.getvalue()
 
     return build
