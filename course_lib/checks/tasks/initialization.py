@@ -283,6 +283,12 @@ DRAW_ORTHOGONAL = Task(
             "others up to it.",
         ),
         _orthogonal_mistake(
+            "seed ignored", "unseeded",
+            lambda rows, columns, s: _finished(_signed_qr)(rows, columns, range(len(s))),
+            "Two layers with one seed must be equal, or no run could be repeated: make a new "
+            "generator from each seed.",
+        ),
+        _orthogonal_mistake(
             "signs left to QR", "signs", _finished(_plain_qr),
             "Each matrix is orthogonal, but their law is not uniform: QR leaves the signs of its "
             "columns to the algorithm. Multiply them by the signs of R's diagonal.",
