@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from toy_tasks import LIMITS, SEED, TASKS
+from toy_tasks import LIMITS, SEED, SLOTS, TASKS
 
 from course_lib.grading.grade import Grader
 from course_lib.grading.sandbox import stage_course
@@ -24,7 +24,7 @@ def slot(course):
     """A slot in which submissions are graded one after another."""
     if shutil.which("bwrap") is None and not os.environ.get("CI"):
         pytest.skip("bubblewrap is not installed")
-    made = SandboxSlot(LIMITS, course, 900, ("numpy",))
+    made = SandboxSlot(LIMITS, course, SLOTS, ("numpy",))
     yield made
     made.close()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from submission_files import FOLDER, make_notebook, read_annotated
-from toy_tasks import LIMITS, SEED, TASKS
+from toy_tasks import LIMITS, SEED, SLOTS, TASKS
 
 from course_lib.grading import run, sandbox
 from course_lib.grading.errors import GradingError
@@ -52,7 +52,7 @@ def notebook(text):
 
 def test_frameworks_are_warm_and_work_after_the_fork(course):
     """Imported once, their runtimes not started: the warm process has one thread."""
-    slot = SandboxSlot(LIMITS, course, 910)
+    slot = SandboxSlot(LIMITS, course, SLOTS + 1)
     try:
         assert slot.state["threads"] == 1
         assert set(slot.state["missing"]) <= {"triton"}
@@ -127,7 +127,7 @@ def test_the_command_line_holds_no_secret(course):
 
 
 def test_a_lost_sandbox_is_replaced_and_only_its_submission_suffers(course, grader):
-    slot = SandboxSlot(LIMITS, course, 920, ("numpy",))
+    slot = SandboxSlot(LIMITS, course, SLOTS + 2, ("numpy",))
     try:
         first = slot.process.pid
         threading.Timer(1.0, os.killpg, (first, signal.SIGKILL)).start()
@@ -142,7 +142,7 @@ def test_a_lost_sandbox_is_replaced_and_only_its_submission_suffers(course, grad
 
 def test_neighbors_cannot_meet(course, grader):
     """Two submissions at the same time: one leaves messages wherever it can, one looks for them."""
-    slots = [SandboxSlot(LIMITS, course, 930 + k, ("numpy",)) for k in range(2)]
+    slots = [SandboxSlot(LIMITS, course, SLOTS + 8 + k, ("numpy",)) for k in range(2)]
     leave = """
 # %%
 import mmap, os, socket, time
@@ -198,9 +198,9 @@ def double(x): return [2 * v for v in x] if found else [0.0]
 
 
 def test_a_closed_slot_leaves_no_process(course):
-    slot = SandboxSlot(LIMITS, course, 940, ("numpy",))
+    slot = SandboxSlot(LIMITS, course, SLOTS + 3, ("numpy",))
     slot.close()
-    assert wait_until_gone(sandbox.FIRST_USER + 940)
+    assert wait_until_gone(sandbox.FIRST_USER + SLOTS + 3)
 
 
 def wait_until_gone(user):
@@ -223,7 +223,7 @@ from pathlib import Path
 from course_lib.grading import sandbox
 from course_lib.grading.slots import SandboxSlot
 from course_lib.plain_data import encode
-slot = SandboxSlot(sandbox.Limits(), Path(sys.argv[1]), 945, ("numpy",))
+slot = SandboxSlot(sandbox.Limits(), Path(sys.argv[1]), int(sys.argv[2]), ("numpy",))
 code = "import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(1000)"
 order = {"cells": [{"number": 1, "source": code}], "cell_seconds": 900.0, "calls": []}
 threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGKILL)).start()
@@ -233,10 +233,10 @@ slot.run(encode(order), 900.0, lambda event: 900.0)
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives each slot a user of its own")
 def test_a_killed_grader_leaves_no_process(course):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(course)], timeout=60,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", KILLED, str(course), str(SLOTS + 4)],
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60)  # fmt: skip
     assert done.returncode == -signal.SIGKILL
-    assert wait_until_gone(sandbox.FIRST_USER + 945)
+    assert wait_until_gone(sandbox.FIRST_USER + SLOTS + 4)
 
 
 def test_a_process_that_could_not_be_shut_in_is_nobodys_fault(course, tmp_path):
@@ -246,7 +246,7 @@ def test_a_process_that_could_not_be_shut_in_is_nobodys_fault(course, tmp_path):
     tmp_path.chmod(0o755)
     path = broken / "inside" / "seccomp.py"
     path.write_text(path.read_text("utf-8").replace("MODE_FILTER = 22, 2", "MODE_FILTER = 22, 99"))
-    slot = SandboxSlot(LIMITS, broken, 970, ("numpy",))
+    slot = SandboxSlot(LIMITS, broken, SLOTS + 7, ("numpy",))
     honest = read_annotated(FOLDER / "honest.py").data
     try:
         with pytest.raises(GradingError, match="the filter of system calls was refused"):
@@ -258,7 +258,7 @@ def test_a_process_that_could_not_be_shut_in_is_nobodys_fault(course, tmp_path):
 def test_a_sandbox_that_does_not_start_is_explained(course, monkeypatch):
     monkeypatch.setattr(sandbox, "build_command", lambda *a: ["/bin/sh", "-c", "echo no way >&2"])
     with pytest.raises(GradingError, match="The sandbox does not start here: no way"):
-        SandboxSlot(LIMITS, course, 950, ("numpy",))
+        SandboxSlot(LIMITS, course, SLOTS + 5, ("numpy",))
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -362,7 +362,7 @@ def test_the_module_runs_as_a_command():
 def test_a_slot_keeps_to_its_own_processors(course):
     """Otherwise fifty busy processes of one submission would use up the time of its neighbors."""
     own = min(os.sched_getaffinity(0))
-    slot = SandboxSlot(LIMITS, course, 960, ("numpy",), cpus=[own])
+    slot = SandboxSlot(LIMITS, course, SLOTS + 6, ("numpy",), cpus=[own])
     code = """
 import os
 try:
@@ -392,3 +392,22 @@ def test_files_of_the_teacher_that_would_be_shown_inside_are_refused(monkeypatch
         with pytest.raises(GradingError, match="Move it to another place"):
             sandbox.require_hidden(path)
     sandbox.require_hidden(tmp_path / "class")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_memory_is_watched_from_outside(slot, shared):
+    """Shared memory falls under no limit of a process; whoever takes too much is ended."""
+    code = f"""
+import mmap, os
+block, kept = b"x" * (8 << 20), []
+while True:
+    area = mmap.mmap(-1, 8 << 20, mmap.MAP_SHARED if {shared} else mmap.MAP_PRIVATE)
+    area[:] = block
+    kept.append(area)
+"""
+    order = {"cells": [{"number": 1, "source": code}], "cell_seconds": 50.0, "calls": []}
+    said = []
+    end = slot.run(encode(order), 60.0, lambda event: said.append(event) or 50.0)
+    refused = any("MemoryError" in e.get("message", "") or "OSError" in e.get("message", "")
+                  for e in said)  # fmt: skip
+    assert end.reason == "memory" if shared else (end.reason == "memory" or refused), (end, said)

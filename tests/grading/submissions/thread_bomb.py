@@ -1,6 +1,6 @@
 # Threads count as processes.
-# verdict: double=error total=passed
-# says: RuntimeError|MemoryError
+# verdict: double=error|timeout total=passed
+# says: RuntimeError|MemoryError|still running|did not stop
 # %%
 def double(x):
     import threading, time
