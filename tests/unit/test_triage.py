@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib import plots
+from course_lib import NetworkSpec, draw_weights, plots, reference
+from course_lib.data import gaussian_batch
 from course_lib.lecture_checks import (
     LECTURE_CHECKS,
     TRIAGE_CHECK,
@@ -18,6 +19,7 @@ from course_lib.lecture_checks import (
     sweep_units,
 )
 from course_lib.monitoring import FlowRecorder, ParameterState, Sample, Site
+from course_lib.reference.flow_recording import train_recorded
 from course_lib.triage import QUESTIONS, triage
 
 LAYERS = 6
@@ -136,6 +138,22 @@ def test_the_words_hold_the_numbers():
 def test_the_units_of_the_loss_do_not_matter_to_triage(power, verdict):
     record = make_record(**CASES[verdict])
     assert triage(rescale_loss(record, 10.0**power)).verdict == verdict
+
+
+def test_other_units_are_what_a_scaled_loss_gives():
+    """`rescale_loss` against the same training with the loss times 64 and the rate over 64."""
+    spec = NetworkSpec(6, 8, 4, 3, "relu", init="he_normal")
+    x, y = gaussian_batch(30, 6, seed=0), np.arange(30) % 3
+
+    def run(factor):
+        model = reference.build_mlp(spec, draw_weights(spec, seed=0))
+        return train_recorded(model, x, y, learning_rate=0.2 / factor, steps=6, every=2,
+                              loss_scale=factor).record  # fmt: skip
+
+    told, trained = rescale_loss(run(1.0), 64.0), run(64.0)
+    for name in ("activation_grad_norms", "weight_grad_norms", "update_ratios", "weight_norms",
+                 "activation_scales", "dead_fractions"):  # fmt: skip
+        np.testing.assert_allclose(getattr(told, name), getattr(trained, name), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", [n for n in CHECKS if n != "1 check_dead_neurons"])
