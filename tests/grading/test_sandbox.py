@@ -21,7 +21,7 @@ from toy_tasks import LIMITS, SEED, SLOTS, TASKS
 
 from course_lib.grading import run, sandbox
 from course_lib.grading.errors import GradingError
-from course_lib.grading.grade import Grader
+from course_lib.grading.grade import Answers, Grader
 from course_lib.grading.inside import cells, seccomp
 from course_lib.grading.slots import SandboxSlot, describe_exit
 from course_lib.plain_data import encode
@@ -411,3 +411,86 @@ while True:
     refused = any("MemoryError" in e.get("message", "") or "OSError" in e.get("message", "")
                   for e in said)  # fmt: skip
     assert end.reason == "memory" if shared else (end.reason == "memory" or refused), (end, said)
+
+
+def test_descriptors_processes_and_network_are_its_own(slot):
+    code = """
+import os, socket
+held = {}
+for name in os.listdir("/proc/self/fd"):
+    try:
+        held[int(name)] = os.readlink("/proc/self/fd/" + name).split(":")[0]
+    except OSError:
+        pass
+children = 0
+try:
+    while children < 500:
+        if os.fork() == 0:
+            import time
+            time.sleep(30)
+        children += 1
+except BlockingIOError:
+    pass
+reached = socket.socket().connect_ex(("127.0.0.1", 9))
+raise ValueError(sorted(held.values()), children < 70, reached)
+"""
+    # Standard input, output and errors lead nowhere; one pipe for events; no network, not even lo.
+    expected = "(['/dev/null', '/dev/null', '/dev/null', 'pipe'], True, 101)"
+    assert expected in look(slot, code)
+
+
+def cell(number):
+    return {"event": "cell", "number": number}
+
+
+def call(index):
+    return {"event": "call", "index": index}
+
+
+def outcome(index, **changes):
+    value = {"event": "outcome", "index": index, "status": "value", "value": 1.0, "message": ""}
+    return value | changes
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [outcome(0)],
+        [cell(1), outcome(0)],
+        [call(0), outcome(1)],
+        [call(0), outcome(0), outcome(0)],
+        [call(1), call(0)],
+        [call(0), cell(1)],
+        [cell(2), cell(1)],
+        [cell(1), {"event": "failed", "number": 2, "message": ""}],
+        [cell(1), {"event": "failed", "number": 1, "message": 3}],
+        [call(0), outcome(0, status="passed")],
+        [call(0), outcome(0, points=10)],
+        [call(-1)],
+        [cell(True)],
+        [cell([1])],
+        [{"event": ["cell"], "number": 1}],
+        [{"number": 1}],
+    ],
+    ids=str,
+)
+def test_an_event_that_cannot_come_is_refused(grader, events):
+    answers = Answers()
+    for event in events[:-1]:
+        grader.take(event, answers)
+    with pytest.raises(ValueError, match=r"event|outcome|message"):
+        grader.take(events[-1], answers)
+
+
+def test_a_call_that_does_not_exist_is_refused(grader):
+    with pytest.raises(IndexError):
+        grader.take(call(len(grader.calls)), Answers())
+
+
+def test_events_in_order_are_taken(grader):
+    answers = Answers()
+    for event in (cell(1), {"event": "failed", "number": 1, "message": "x"}, cell(3), call(0),
+                  outcome(0), call(2), outcome(2, status="timeout")):  # fmt: skip
+        assert grader.take(event, answers) > 0
+    assert answers.failures == {1: "x"}
+    assert {k: o.status for k, o in answers.outcomes.items()} == {0: "value", 2: "timeout"}
