@@ -16,14 +16,16 @@ the median over the rounds of each loop's time over that of the bare loop in the
 
 and for TensorFlow a second line, `fit`, where ten steps are an epoch and each loop is a `model.fit`
 of its own, one after the other: without callbacks, with the monitor, and with Keras's `TensorBoard`
-callback that writes histograms of the weights after every epoch. What comes before the timed steps,
-tracing and compiling the step, is printed in seconds: a monitored step is traced twice.
+callback (if TensorBoard is installed), which writes histograms of the weights after every epoch.
+What comes before the timed steps, tracing and compiling the step, is
+printed in seconds: a monitored step is traced twice.
 
 The loops other than the monitor see weight gradients only (the hooks: activation gradients only).
 Exit status 1 if the monitor costs more than 3 % of a step.
 """
 
 import argparse
+import importlib.util
 import os
 import statistics
 import sys
@@ -212,8 +214,11 @@ def tf_fit(every, rule_name, rounds):
             self.times = [*getattr(self, "times", []), time.process_time()]
 
     x = np.random.default_rng(0).normal(size=(BATCH * STEPS, WIDTH)).astype("float32")
-    given = {"bare": [], "monitor": [GradientFlowMonitor(every=every)],
-             "tensorboard": [keras.callbacks.TensorBoard(tempfile.mkdtemp(), histogram_freq=1)]}
+    given = {"bare": [], "monitor": [GradientFlowMonitor(every=every)]}
+    if importlib.util.find_spec("tensorboard"):
+        given["tensorboard"] = [keras.callbacks.TensorBoard(tempfile.mkdtemp(), histogram_freq=1)]
+    else:
+        print("(tensorboard is not installed: its callback is left out)")
     median = {}
     for name, callbacks in given.items():
         keras.utils.set_random_seed(0)
