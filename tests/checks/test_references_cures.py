@@ -15,7 +15,7 @@ from course_lib import pytorch, reference
 from course_lib.checks.calling import run_cases
 from course_lib.checks.judging import judge_task
 from course_lib.checks.task import draw_cases, get_task
-from course_lib.checks.tasks import choosing_a_cure
+from course_lib.checks.tasks import _patients
 from course_lib.initialization import weight_variance
 from course_lib.signal_propagation import gaussian_mean_square
 from course_lib.slope_ranges import predict_climb_time
@@ -327,16 +327,16 @@ RIGHT_CURES = (
 @pytest.mark.parametrize("number", range(len(RIGHT_CURES)))
 def test_each_patient_has_the_cures_that_are_expected(number):
     """Clipping may help the one whose rate is too large; nothing else varies with the seed."""
-    illness = choosing_a_cure.ILLNESSES[number]
+    illness = _patients.ILLNESSES[number]
     for seed in (11, 12, 13):
-        patient = choosing_a_cure.Patient(seed=seed, **illness)
-        healthy = choosing_a_cure.is_healthy(choosing_a_cure.examine(patient))
+        patient = _patients.Patient(seed=seed, **illness)
+        healthy = _patients.is_healthy(_patients.examine(patient))
         assert healthy == (RIGHT_CURES[number] == {"nothing"})
         if healthy:
             continue
         found = {
-            name for name, treat in choosing_a_cure.CURES.items()
-            if choosing_a_cure.is_healthy(choosing_a_cure.examine(treat(patient)))
+            name for name, treat in _patients.CURES.items()
+            if _patients.is_healthy(_patients.examine(treat(patient)))
         }  # fmt: skip
         assert found - {"clip the gradient"} == RIGHT_CURES[number]
         assert "clip the gradient" not in found or "rate" in illness
