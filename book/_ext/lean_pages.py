@@ -107,8 +107,8 @@ def repository_links(source: str) -> dict[str, str]:
     if repository is None or repository.name is None:
         return {}
     links = {"source_url": repository.source_link(source)}
-    if source.endswith(".ipynb"):  # of a solution Colab gets the exercise
-        links["colab_url"] = repository.colab_link(source.replace("solutions/", "exercises/", 1))
+    if source.endswith(".ipynb"):
+        links["colab_url"] = repository.colab_link(source)
     return links
 
 

@@ -81,8 +81,6 @@ def link_resolver(path: str, repository: Repository | None):
     def resolve(target: str) -> str | None:
         target, _, anchor = target.partition("#")
         there = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-        if there.startswith("solutions/"):
-            there = there.replace("solutions/", "exercises/", 1)
         if there.endswith(".ipynb"):
             if repository is None or repository.name is None:
                 return posixpath.relpath(there, posixpath.dirname(path))

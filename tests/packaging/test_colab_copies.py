@@ -149,7 +149,7 @@ def test_links_lead_to_what_is_published():
     resolve = colab.link_resolver("book/bptt.ipynb", repository)
     assert resolve("lstm_highway.ipynb") == repository.colab_link("book/lstm_highway.ipynb")
     assert resolve("notation.md#rates") == "https://some-one.example/course/book/notation.html#rates"
-    assert resolve("../solutions/bptt.ipynb") == repository.colab_link("exercises/bptt.ipynb")
+    assert resolve("../exercises/bptt.ipynb") == repository.colab_link("exercises/bptt.ipynb")
     bare = colab.link_resolver("book/bptt.ipynb", published_repository(FORK))
     sources = f"https://github.com/{FORK['COURSE_REPOSITORY']}/blob/main"
     assert bare("notation.md") == f"{sources}/book/notation.md"

@@ -76,10 +76,8 @@ def test_no_button_without_a_repository(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("source", "opened"),
-    [("book/a.ipynb", "book/a.ipynb"), ("solutions/a.ipynb", "exercises/a.ipynb"),
-     ("book/a.md", None)],
-)  # fmt: skip
+    ("source", "opened"), [("exercises/a.ipynb", "exercises/a.ipynb"), ("book/a.md", None)]
+)
 def test_links_when_the_environment_names_the_repository(monkeypatch, source, opened):
     monkeypatch.setenv("COURSE_REPOSITORY", "owner/name")
     monkeypatch.setenv("COURSE_BRANCH", "release")
