@@ -23,6 +23,7 @@ from course_lib.plots.clipping import (
     plot_final_losses,
     plot_spike_responses,
 )
+from course_lib.plots.cures import plot_cure_conditions, plot_cure_verdicts
 from course_lib.plots.diagnosis import (
     plot_magnitude_history,
     plot_magnitudes,
@@ -30,7 +31,6 @@ from course_lib.plots.diagnosis import (
     plot_triage,
     plot_units_sweep,
 )
-from course_lib.plots.cures import plot_cure_conditions, plot_cure_verdicts
 from course_lib.plots.display import show
 from course_lib.plots.flow import plot_gradient_norms
 from course_lib.plots.initialization import plot_signal_profiles, plot_weight_sizes
