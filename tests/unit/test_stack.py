@@ -208,10 +208,10 @@ def test_every_kind_of_stack_can_be_trained(norm, placement):
 
 
 def test_a_diverging_run_ends_at_the_first_loss_that_is_not_finite():
-    spec = replace(BASE, blocks=8, activation="relu", scale=3.0)
+    spec = replace(BASE, width=24, blocks=40, activation="relu", scale=1.0)
     model = reference.build_stack(spec, draw_stack_weights(spec, seed=0))
     with np.errstate(all="ignore"):
-        run = reference.train_stack(model, X, LABELS, learning_rate=10.0, steps=50, seed=0)
+        run = reference.train_stack(model, X, LABELS, learning_rate=0.1, steps=50, seed=0)
     assert len(run.losses) < 50
     assert not np.isfinite(run.losses[-1])
 
