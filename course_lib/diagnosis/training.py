@@ -85,7 +85,8 @@ def containers(layers: tuple[str, ...]) -> set[str]:
 
 def check_updates(record: FlowRecord) -> list[Finding]:
     found = []
-    ratios = typical(record.update_ratios)
+    moved = np.any(record.update_ratios > 0, axis=1)  # none: gradients were accumulated
+    ratios = typical(record.update_ratios[moved])
     outer = containers(record.parameter_layers)
     columns = [
         k for k, rank in enumerate(record.parameter_ranks)
@@ -155,7 +156,8 @@ def check_connections(record: FlowRecord) -> list[Finding]:
             "no_gradient", "problem" if active else "warning",
             f"{len(cut)} trainable parameters never receive a gradient", record.parameters[first],
             0.0, 0.0,
-            "The layer runs, but no gradient path leads to it from the loss." if active
+            "The layer runs, but without it, or no gradient path leads there from the loss."
+            if active
             else "The layer does not run.",
             "look for detach(), no_grad, .numpy(), stop_gradient, argmax, or freeze the parameters "
             "if that is meant.",

@@ -15,7 +15,7 @@ def describe_trial(
     learning_rate: float | None,
     losses: Sequence[float],
 ) -> str:
-    """Say what was done with a copy of a model.
+    """Say what was done with a model: to a copy of it, or to itself and undone.
 
     Arguments:
         name: the model's class.
@@ -28,7 +28,7 @@ def describe_trial(
     size = f"{count / 1e6:.1f} million" if count >= 1e6 else f"{count:,}".replace(",", " ")
     rate = "" if learning_rate is None else f" at learning rate {learning_rate:g}"
     text = (
-        f"Trained a copy of {name} ({size} parameters) for {len(losses)} "
+        f"Trained {name} ({size} parameters) on trial for {len(losses)} "
         f"{'step' if len(losses) == 1 else 'steps'} with {optimizer}{rate}: loss "
         f"{format_number(float(losses[0]))} to {format_number(float(losses[-1]))}"
     )

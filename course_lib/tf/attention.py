@@ -40,6 +40,12 @@ def attention_weights(
     return tf.nn.softmax(scores)
 
 
+def is_last(axis: int | tuple[int, ...], rank: int | None) -> bool:
+    """Return whether a softmax's axis is the last; Keras's attention writes it as (3,)."""
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    return len(axes) == 1 and axes[0] in (-1, None if rank is None else rank - 1)
+
+
 def flat_rows(weights: tf.Tensor, share: float) -> tf.Tensor:
     r"""Return which rows of softmax are flat: $1 - \sum p^2$ below the share of its largest value.
 

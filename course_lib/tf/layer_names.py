@@ -66,6 +66,8 @@ def activation_kind(layer: object) -> str | None:
     for kind, name in CLASSES.items():
         if isinstance(layer, kind):
             return name
+    if layer._layers:  # what it was given as `activation` ends one of the layers inside it
+        return None
     return _known(getattr(getattr(layer, "activation", None), "__name__", None))
 
 

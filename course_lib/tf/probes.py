@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from course_lib.monitoring import ONE_SIDED, ParameterState, Sample, Site, flat_mask
-from course_lib.tf.attention import LAYERS, attention_weights, flat_rows
+from course_lib.tf.attention import LAYERS, attention_weights, flat_rows, is_last
 from course_lib.tf.layer_names import (
     PASSING,
     activation_kind,
@@ -288,7 +288,7 @@ def _probed_call(trace: Trace, name: str, layer: object) -> Callable:
     def probed(*args: object, **kwargs: object) -> object:
         args = trace.probe_input(name, args)
         output = call(*args, **kwargs)
-        if isinstance(layer, keras.layers.Softmax) and layer.axis == -1:
+        if isinstance(layer, keras.layers.Softmax) and is_last(layer.axis, output.shape.rank):
             trace.probe_attention(name, output)
         return trace.probe(name, layer, args, output)
 

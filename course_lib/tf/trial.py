@@ -77,12 +77,13 @@ def diagnose_model(
             rule = trial.make_rule(optimizer, learning_rate)
             profiles = trial.profile_layers()
             monitor = GradientFlowMonitor(watched, optimizer=rule, every=every, share=share)
+            inner = getattr(rule, "inner_optimizer", rule)
+            rate = float(inner.learning_rate)  # a schedule's changes with the steps
             losses = trial.train(rule, monitor)
     report = diagnose(monitor, *profiles)
-    inner = getattr(rule, "inner_optimizer", rule)
     sentence = describe_trial(
         type(model).__name__, sum(int(np.prod(w.shape)) for w in watched.weights), steps,
-        type(inner).__name__, float(inner.learning_rate), losses,
+        type(inner).__name__, rate, losses,
     )  # fmt: skip
     return replace(report, subjects=(sentence, *report.subjects))
 
@@ -237,7 +238,8 @@ class _Trial:
             for mine, theirs in zip(rule.variables, given.variables, strict=True):
                 mine.assign(theirs)
         if learning_rate is not None:
-            getattr(rule, "inner_optimizer", rule).learning_rate = learning_rate
+            # Keras puts a function in place of a schedule, but no number.
+            getattr(rule, "inner_optimizer", rule).learning_rate = lambda: learning_rate
         apply = rule.apply
 
         def tolerant(grads: list, variables: list) -> None:

@@ -130,7 +130,7 @@ def worst(report):
 def test_healthy_models_of_every_kind_raise_no_alarm(model, x):
     report = diagnose_model(model, x, Y[: len(x)], loss=LOSS, steps=4)
     assert [f for f in report.findings if f.severity != "info"] == []
-    assert report.subjects[0].startswith(f"Trained a copy of {type(model).__name__}")
+    assert report.subjects[0].startswith(f"Trained {type(model).__name__} (")
     assert isinstance(report.results[0], FlowRecord)
 
 
