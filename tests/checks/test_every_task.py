@@ -34,11 +34,11 @@ def test_the_solution_has_full_marks_under_every_seed(task):
         assert verdict.points == task.points
 
 
-@each_task
+@pytest.mark.parametrize(
+    "task", [task for task in TASKS if task.reference is not None], ids=lambda task: task.id
+)
 def test_the_reference_passes_under_every_seed(task):
     """Trivial where answers are compared with it; where a judge decides, both are held up."""
-    if task.reference is None:
-        pytest.skip("only the judge knows")
     for seed in SEEDS:
         assert judged(task, task.reference, seed).passed
 
