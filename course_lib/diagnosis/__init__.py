@@ -1,7 +1,7 @@
 """From what was measured to what is wrong, where, and what to do: `diagnose` and its report.
 
-`thresholds` says what is compared with what; `depth`, `training`, `units` and `inspections` hold
-the checks; `report` holds what comes of them.
+`thresholds` says what is compared with what; `depth`, `local`, `training`, `units` and
+`inspections` hold the checks; `report` holds what comes of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from course_lib.diagnosis.inspections import (
     diagnose_profile,
     diagnose_spectrum,
 )
+from course_lib.diagnosis.local import check_scale
 from course_lib.diagnosis.report import SEVERITIES, Finding, Report, sort_findings
 from course_lib.diagnosis.thresholds import (
     ANGLE_WARNING,
@@ -81,7 +82,8 @@ def diagnose_record(record: FlowRecord) -> list[Finding]:
     sound = before_nonfinite(record)  # what comes later is a consequence
     if len(sound) == 0:
         return found
-    checks = (check_inputs, check_depth, check_time, check_units, check_updates, check_connections)
+    checks = (check_inputs, check_scale, check_depth, check_time, check_units, check_updates,
+              check_connections)  # fmt: skip
     return found + [finding for check in checks for finding in check(sound)]
 
 

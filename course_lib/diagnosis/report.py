@@ -13,8 +13,9 @@ from course_lib.results import format_number
 SEVERITIES = ("problem", "warning", "info")
 
 CAUSES_FIRST = (
-    "non_finite", "norm_overflow", "no_gradient", "unstable_training", "large_update", "dead_units",
-    "saturation", "saturated_attention", "large_inputs", "growing_signal", "exploding_gradient",
+    "non_finite", "norm_overflow", "no_gradient", "unstable_training", "rescaled_layer",
+    "large_update", "dead_units", "saturation", "saturated_attention", "large_inputs",
+    "growing_signal", "exploding_gradient",
 )  # fmt: skip
 """What is more often a cause than a consequence; what is not named here comes after these."""
 

@@ -19,6 +19,13 @@ CHANCE = 2.5
 INPUTS_WARNING = 30.0
 """Root mean square of the first layer's output. Standardized inputs and weights drawn for them
 give about 1; pixels from 0 to 255 give a hundred."""
+RESCALED = 0.7
+"""Decades by which one layer's factors differ from the usual layer's: five times."""
+RESCALED_SPREADS = 4.0
+"""And so many standard deviations of all layers' factors."""
+RESCALED_APART = 0.4
+"""Decades by which the forward and the backward factor may differ, and the norm of the matrix must
+stand out: a sum or a mean over positions between two layers moves the factors, not the matrix."""
 HORIZON_PROBLEM, HORIZON_WARNING = 4.0, 6.0
 """Steps back in time over which the gradient falls by three decades. Recurrent layers as the
 frameworks initialize them reach 7 to 15; below 4, each step divides by six and more."""

@@ -1,0 +1,90 @@
+"""At the first step: one layer whose weights are out of scale with those of the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.thresholds import RESCALED, RESCALED_APART, RESCALED_SPREADS
+from course_lib.monitoring import FlowRecord
+
+LEAST_LAYERS = 4
+"""Layers with one matrix each, below which there is no usual factor to compare with."""
+
+
+def measure_factors(record: FlowRecord) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return the layers with one weight matrix, and four logarithms (base 10) of each, (n, 4).
+
+    At the first sample, with s the scale of a layer's output, g the norm of the gradient at it, and
+    the layer that ran before marked by -: the forward factor s / s-, the backward factor g- / g,
+    the norm of the matrix, and the norm of its gradient over g s-. A matrix multiplied by c moves
+    the first three by log c and moves no other layer's, in a network without normalization. The
+    fourth stays; it is off where the layer before is not what the layer was fed with (a branch, a
+    second head, a mean). Left out are the first layer, whose input is not recorded, what follows
+    an embedding, and what is 0 or not finite.
+    """
+    scales, norms = record.activation_scales[0], record.activation_grad_norms[0]
+    matrices: dict[str, list[int]] = {}
+    for p, (layer, rank) in enumerate(
+        zip(record.parameter_layers, record.parameter_ranks, strict=True)
+    ):
+        if rank >= 2:
+            matrices.setdefault(layer, []).append(p)
+    places, rows = [], []
+    for k in range(1, len(record.layers)):
+        own = matrices.get(record.layers[k], ())
+        if len(own) != 1 or any("Embedding" in kind for kind in record.kinds[k - 1 : k + 1]):
+            continue
+        values = np.array([scales[k], scales[k - 1], norms[k - 1], norms[k],
+                           record.weight_norms[0, own[0]],
+                           record.weight_grad_norms[0, own[0]]])  # fmt: skip
+        if np.all(np.isfinite(values)) and np.all(values > 0):
+            logs = np.log10(values)
+            places.append(k)
+            rows.append((logs[0] - logs[1], logs[2] - logs[3], logs[4],
+                         logs[5] - logs[3] - logs[1]))  # fmt: skip
+    return np.array(places, dtype=int), np.array(rows).reshape(-1, 4)
+
+
+def check_scale(record: FlowRecord) -> list[Finding]:
+    """Return a finding if one layer's factors, forward and backward, stand alone.
+
+    Small heads are a choice (small first predictions), and not reported: the last layer, and one
+    whose successor was fed with something much larger, or answers otherwise than usual.
+    """
+    if any("Norm" in kind for kind in record.kinds):
+        return []  # a normalization takes any factor back
+    places, factors = measure_factors(record)
+    if len(places) < LEAST_LAYERS:
+        return []
+    away = factors - np.median(factors, axis=0)
+    spread = 1.4826 * np.median(np.abs(away), axis=0)  # the standard deviation, if it is normal
+    size = np.abs(away)
+    alike = np.abs(np.sign(away[:, :3]).sum(axis=1)) == 3
+    alone = (
+        alike
+        & np.all(size[:, :2] >= np.maximum(RESCALED, RESCALED_SPREADS * spread[:2]), axis=1)
+        & (size[:, 2] >= RESCALED_APART)
+        & (np.abs(away[:, 0] - away[:, 1]) <= RESCALED_APART)
+    )
+    alone[-1] &= away[-1, 0] > 0
+    heads = (away[1:, 3] > RESCALED) | np.any(size[1:, :2] > RESCALED, axis=1)
+    alone[:-1] &= (away[:-1, 0] > 0) | ~heads
+    if alone.sum() != 1:
+        return []
+    j = int(np.argmax(alone))
+    large = away[j, 0] > 0
+    side = "large" if large else "small"
+    return [
+        Finding(
+            "rescaled_layer", "warning",
+            f"weights too {side}: the signal and its gradient change here by "
+            f"{10 ** size[j, 0]:.0f} and {10 ** size[j, 1]:.0f} times "
+            f"{'more' if large else 'less'} than in the usual layer, at the first step",
+            record.layers[places[j]], float(away[j, :2].mean()), RESCALED if large else -RESCALED,
+            "Every earlier layer's gradient, and every later layer's input, carries this factor "
+            "(value and threshold in decades).",
+            "this layer's initial weights: the same rule as for the others (He for ReLU, Xavier "
+            "for tanh).",
+        )
+    ]  # fmt: skip
