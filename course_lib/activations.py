@@ -67,6 +67,13 @@ def _half_logistic(z: np.ndarray) -> np.ndarray:
     return np.minimum(decay / (1.0 + decay) ** 2, 0.25)
 
 
+def sigmoid_and_slope(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return s(z) and s(z) (1 - s(z)) as above, both to the last digit, from one exponential."""
+    decay = np.exp(-np.abs(require_array("z", z, finite=False)))
+    total = 1.0 + decay
+    return np.where(z >= 0, 1.0, decay) / total, np.minimum(decay / total**2, 0.25)
+
+
 def _normal_cdf(z: np.ndarray) -> np.ndarray:
     from scipy.special import ndtr  # imported here: it costs more than all of NumPy
 

@@ -26,9 +26,14 @@ from course_lib._validation import (
     require_sequence,
     require_type,
 )
-from course_lib.activations import get_activation
+from course_lib.activations import get_activation, sigmoid_and_slope
 from course_lib.losses import evaluate_loss
-from course_lib.reference.normalization import BatchNorm, LayerNorm, NormPass, norm_backward
+from course_lib.reference.normalization import (
+    BatchNorm,
+    LayerNorm,
+    NormPass,
+    standardize_backward,
+)
 from course_lib.specs import MLPWeights, NetworkSpec, check_weights
 from course_lib.stack_specs import NORMS
 
@@ -74,16 +79,19 @@ class Ensemble:
             x = np.broadcast_to(x, (self.size, *x.shape))
         h = require_array("x", x, shape=(self.size, None, self.spec.n_in))
         require_flag("training", training)
-        passed = EnsemblePass([], [h], [])
+        passed = EnsemblePass([], [h], [], [])
         for k, name in enumerate(self.spec.activations):
-            z = h @ self.matrices[k].transpose(0, 2, 1) + self.biases[k]
+            z = h @ self.matrices[k].transpose(0, 2, 1)
+            z += self.biases[k]
             if k < len(self.norms):
                 passed.normed.append(_normalize(self.norms[k], z, training))
-                normalized = _split(passed.normed[k].output, self.norms[k], z.shape)
-                z = self.gammas[k] * normalized + self.betas[k]
-            f = get_activation(name).function(z)
+                normalized = _split(passed.normed[k].normalized, self.norms[k], z.shape)
+                z = self.gammas[k] * normalized
+                z += self.betas[k]
+            f, slope = _value_and_slope(name, z)
             h = h + f if self.adds_input(k + 1) else f
             passed.preactivations.append(z)
+            passed.slopes.append(slope)
             passed.activations.append(h)
         return passed
 
@@ -99,14 +107,13 @@ class Ensemble:
         weights, biases, gammas, betas, states = [], [], [], [], []
         for k in reversed(range(self.spec.depth)):
             states.append(h_grad)
-            f = get_activation(self.spec.activations[k])
-            delta = h_grad * f.derivative(passed.preactivations[k])
+            delta = h_grad * passed.slopes[k]
             if k < len(self.norms):
                 normed = _split(passed.normed[k].normalized, self.norms[k], delta.shape)
                 gammas.append((delta * normed).sum(axis=1, keepdims=True))
                 betas.append(delta.sum(axis=1, keepdims=True))
                 inside = _join(self.gammas[k] * delta, self.norms[k])
-                delta = _split(norm_backward(passed.normed[k], inside)[0], self.norms[k],
+                delta = _split(standardize_backward(passed.normed[k], inside), self.norms[k],
                                delta.shape)  # fmt: skip
             weights.append(delta.transpose(0, 2, 1) @ passed.activations[k])
             biases.append(delta.sum(axis=1, keepdims=True))
@@ -124,11 +131,23 @@ class EnsemblePass:
         preactivations: what each activation received, (S, n, n_l); entry [l - 1] is layer l's.
         activations: $h_0 = x, h_1, ..., h_L$.
         normed: what each normalization did, one per hidden layer; empty without.
+        slopes: the derivative of each activation at what it received; 1.0 in a linear layer.
     """
 
     preactivations: list[np.ndarray]
     activations: list[np.ndarray]
     normed: list[NormPass]
+    slopes: list[np.ndarray | float]
+
+
+def _value_and_slope(name: str, z: np.ndarray) -> tuple[np.ndarray, np.ndarray | float]:
+    """Return f(z) and f'(z), without what the two have in common being computed twice."""
+    if name == "sigmoid":
+        return sigmoid_and_slope(z)
+    if name == "linear":
+        return z, 1.0
+    f = get_activation(name)
+    return f.function(z), f.derivative(z)
 
 
 def _join(z: np.ndarray, norm: BatchNorm | LayerNorm) -> np.ndarray:

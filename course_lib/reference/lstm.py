@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from course_lib.activations import get_activation
+from course_lib.activations import get_activation, sigmoid_and_slope
 
-SIGMOID, TANH = get_activation("sigmoid"), get_activation("tanh")
+TANH = get_activation("tanh")
 
 
 class Step(NamedTuple):
@@ -45,19 +45,11 @@ class StepGrads(NamedTuple):
 
 def step(kind: str, a: np.ndarray, u: np.ndarray, hidden: np.ndarray, cell: np.ndarray) -> Step:
     """Do one step from `cell` $= C_{t-1}$, shape (batch, n); $h_{t-1}$ is already inside u."""
-    z_i, z_f, z_g, z_o = np.split(a + u, 4, axis=1)
-    i, f, o = SIGMOID.function(z_i), SIGMOID.function(z_f), SIGMOID.function(z_o)
-    g = TANH.function(z_g)
+    z = (a + u).reshape(len(a), 4, -1)
+    gates, slopes = sigmoid_and_slope(z)  # of all four at once; the candidate's are replaced
+    i, f, o = gates[:, 0], gates[:, 1], gates[:, 3]
+    g, slopes[:, 2] = TANH.function(z[:, 2]), TANH.derivative(z[:, 2])
     new_cell = f * cell + i * g
-    slopes = np.stack(
-        [
-            SIGMOID.derivative(z_i),
-            SIGMOID.derivative(z_f),
-            TANH.derivative(z_g),
-            SIGMOID.derivative(z_o),
-        ],
-        axis=1,
-    )
     return Step(o * np.tanh(new_cell), new_cell, cell, i, f, g, o, slopes)
 
 

@@ -64,12 +64,16 @@ def norm_backward(
     output_grad = require_array("output_grad", output_grad, shape=shape, finite=False)
     gamma_grad = np.sum(output_grad * passed.normalized, axis=passed.parameter_axes)
     beta_grad = np.sum(output_grad, axis=passed.parameter_axes)
-    g = output_grad * passed.gamma
+    return standardize_backward(passed, output_grad * passed.gamma), gamma_grad, beta_grad
+
+
+def standardize_backward(passed: NormPass, grad: np.ndarray) -> np.ndarray:
+    r"""Return the gradient with respect to x from `grad`, $g$, the one at $\hat x$."""
     if passed.shared_axes:
         shared = {"axis": passed.shared_axes, "keepdims": True}
-        along = np.mean(g * passed.normalized, **shared)
-        g = g - np.mean(g, **shared) - passed.normalized * along
-    return passed.inverse_scale * g, gamma_grad, beta_grad
+        along = np.mean(grad * passed.normalized, **shared)
+        grad = grad - np.mean(grad, **shared) - passed.normalized * along
+    return passed.inverse_scale * grad
 
 
 @dataclass(eq=False)
@@ -159,9 +163,10 @@ class LayerNorm:
         """Normalize the rows of `x`, shape (..., units); both modes compute the same."""
         x = _require_batch(x, self.units, axis=-1)
         require_flag("training", training)
-        mean = x.mean(axis=-1, keepdims=True)
-        inverse = 1.0 / np.sqrt(x.var(axis=-1, keepdims=True) + self.epsilon)
-        normalized = (x - mean) * inverse
+        centered = x - x.mean(axis=-1, keepdims=True)
+        variance = np.mean(centered**2, axis=-1, keepdims=True)
+        inverse = 1.0 / np.sqrt(variance + self.epsilon)
+        normalized = centered * inverse
         output = self.gamma * normalized + self.beta
         others = tuple(range(x.ndim - 1))
         return NormPass(output, normalized, inverse, self.gamma, (x.ndim - 1,), others)

@@ -73,6 +73,7 @@ def run_recipe(
         raise ValueError("`recipe` (Adam with weight_decay) must not have both in Keras.")
     weights = draw_weights(spec, seed=seed)
     model, states = build_recipe(recipe, weights), []
+    initial = model.get_weights()
     x, y = tf.constant(data.x_train), tf.constant(data.y_train)
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
     with tf.GradientTape() as tape:
@@ -82,7 +83,7 @@ def run_recipe(
             states.append(h)
         loss = cross_entropy(y[:FLOW_INPUTS], h)
     first, last = (np.linalg.norm(g) for g in tape.gradient(loss, [states[0], states[-2]]))
-    model = build_recipe(recipe, weights)  # anew: the running averages have seen the data
+    model.set_weights(initial)  # the running averages have seen the data
     _train(model, recipe, x, y, cross_entropy, draw_batches(
         len(x), batch_size=batch_size, steps=require_integer("steps", steps, minimum=0), seed=seed
     ))  # fmt: skip
