@@ -90,8 +90,8 @@ def test_nothing_can_be_written_but_the_private_space(slot):
 import os
 open_to = []
 for place, folders, _ in os.walk("/"):
-    if place in ("/proc", "/sys") or place.count("/") > 3:
-        folders.clear()
+    if place in ("/proc", "/sys") or place.startswith("/tmp/") or place.count("/") > 3:
+        folders.clear()  # below /tmp all is private too, also where a course in /tmp is mounted
     elif os.access(place, os.W_OK):
         open_to.append(place)
 raise ValueError(sorted(open_to))

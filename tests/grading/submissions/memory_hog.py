@@ -1,6 +1,6 @@
 # A list that grows without end meets the limit on memory.
 # verdict: double=error|timeout total=passed
-# says: MemoryError|more memory than there is|still running|did not stop
+# says: MemoryError|more memory than there is|ended its process|still running|did not stop
 # %%
 def double(x):
     kept = []

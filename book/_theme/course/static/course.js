@@ -133,6 +133,17 @@ for (const block of document.querySelectorAll(".cell_input .highlight, article >
   if (navigator.clipboard) block.append(button);
 }
 
+// Links within the page -----------------------------------------------------------------------------
+// A section out of view has an estimated height. Once those around the target are laid out, the
+// target has moved: go there again, until it stays.
+const landOnTarget = (tries = 4) => {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target || tries === 0) return;
+  target.scrollIntoView({ behavior: "instant" });
+  requestAnimationFrame(() => requestAnimationFrame(() => landOnTarget(tries - 1)));
+};
+window.addEventListener("hashchange", () => landOnTarget());
+
 // Where the reader is, in "on this page" ------------------------------------------------------------
 const sectionLinks = new Map();
 for (const link of document.querySelectorAll(".on-page a[href^='#']")) {
