@@ -69,7 +69,8 @@ def _half_logistic(z: np.ndarray) -> np.ndarray:
 
 def sigmoid_and_slope(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return s(z) and s(z) (1 - s(z)) as above, both to the last digit, from one exponential."""
-    decay = np.exp(-np.abs(require_array("z", z, finite=False)))
+    z = require_array("z", z, finite=False)
+    decay = np.exp(-np.abs(z))
     total = 1.0 + decay
     return np.where(z >= 0, 1.0, decay) / total, np.minimum(decay / total**2, 0.25)
 

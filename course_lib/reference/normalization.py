@@ -68,7 +68,14 @@ def norm_backward(
 
 
 def standardize_backward(passed: NormPass, grad: np.ndarray) -> np.ndarray:
-    r"""Return the gradient with respect to x from `grad`, $g$, the one at $\hat x$."""
+    r"""Return the gradient with respect to x from `grad`, $g$, the one at $\hat x$.
+
+    Arguments:
+        passed: what `BatchNorm.forward` or `LayerNorm.forward` returned.
+        grad: $\partial\mathcal{L}/\partial\hat x$, of the shape of x.
+    """
+    shape = require_type("passed", passed, NormPass).normalized.shape
+    grad = require_array("grad", grad, shape=shape, finite=False)
     if passed.shared_axes:
         shared = {"axis": passed.shared_axes, "keepdims": True}
         along = np.mean(grad * passed.normalized, **shared)

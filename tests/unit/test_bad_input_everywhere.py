@@ -126,6 +126,7 @@ CALLS = [  # function, argument -> (kind, a value that is right)
         rows=("size", 1), columns=("size", 1), rng=("records", RNG))),
     (course_lib.get_activation, dict(activation=("name", "relu"))),
     (activations.sigmoid, dict(z=("values", np.zeros(3)))),
+    (activations.sigmoid_and_slope, dict(z=("values", np.zeros(3)))),
     *((function, dict(z=("values", np.zeros(3)))) for activation in course_lib.ACTIVATIONS.values()
       for function in (activation.function, activation.derivative)),
     (data.load_digits_split, dict(seed=("integer", 0), test_fraction=("above zero", 0.25))),
@@ -240,6 +241,8 @@ CALLS = [  # function, argument -> (kind, a value that is right)
     (reference.BatchNorm(3).forward, dict(x=("values", X), training=("flag", True))),
     (reference.LayerNorm(3).forward, dict(x=("values", X), training=("flag", True))),
     (reference.norm_backward, dict(passed=("records", NORMED), output_grad=("values", X))),
+    (reference.normalization.standardize_backward, dict(
+        passed=("records", NORMED), grad=("values", X))),
     (reference.convolve, dict(x=("array", IMAGES), kernel=("array", KERNEL))),
     (reference.convolve_backward, dict(
         x=("array", IMAGES), kernel=("array", KERNEL), output_grad=("array", IMAGES))),
