@@ -14,6 +14,9 @@ NB ?=
 PYTEST_ARGS ?=
 # Whole notebooks are shared out to this many processes.
 WORKERS ?= 2
+# For versions and test-versions: which set, and the Python it is made with (default: by version).
+SET ?= lowest
+PYTHON_UNDER_TEST ?=
 PORT ?= 8000
 
 # Two workers on two cores: more threads in each would only wait for one another. The stored
@@ -21,11 +24,11 @@ PORT ?= 8000
 OMP_NUM_THREADS ?= 1
 TF_NUM_INTRAOP_THREADS ?= $(OMP_NUM_THREADS)
 TF_NUM_INTEROP_THREADS ?= 1
-export PYTHON OMP_NUM_THREADS TF_NUM_INTRAOP_THREADS TF_NUM_INTEROP_THREADS
+export PYTHON PYTHON_UNDER_TEST OMP_NUM_THREADS TF_NUM_INTRAOP_THREADS TF_NUM_INTEROP_THREADS
 
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help book test test-notebooks lint refresh edit store exercises notebooks serve lock clean env-book env-test
+.PHONY: help book test test-notebooks test-versions versions lint refresh edit store exercises notebooks serve lock clean env-book env-test
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -65,6 +68,13 @@ notebooks: env-book  ## write the notebooks that Colab opens, into _build/notebo
 serve: book  ## build the book and show it at http://localhost:8000
 	@echo "==> http://localhost:$(PORT) (stop with Ctrl-C)"
 	@$(VENV_PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+versions: env-test  ## run notebooks on other versions: SET=colab, lowest or newest (NB=...)
+	@$(VENV_PYTHON) book/_tools/compare_versions.py --set "$(SET)" $(if $(NB),"$(NB)")
+
+test-versions: env-test  ## check the library on other versions: SET=colab, lowest or newest
+	@$(VENV_PYTHON) book/_tools/version_sets.py "$(SET)" --into "_build/versions/$(SET)/env"
+	@"_build/versions/$(SET)/env/bin/python" -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) tests/unit
 
 lock: env-test  ## write requirements.lock anew from pyproject.toml
 	@$(VENV_PYTHON) -m pip install --quiet "uv>=0.5"

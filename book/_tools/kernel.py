@@ -49,12 +49,16 @@ def make_settings_folders(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def kernel_environment(folder: Path = KERNEL_FOLDER) -> Iterator[None]:
-    """Give this process the notebooks' environment, for kernels started meanwhile to inherit."""
+def kernel_environment(
+    folder: Path = KERNEL_FOLDER, variables: dict[str, str] | None = None
+) -> Iterator[None]:
+    """Give this process the notebooks' environment, and more `variables`, for kernels started
+    meanwhile to inherit.
+    """
     before = dict(os.environ)
     for name in REMOVED:
         os.environ.pop(name, None)
-    os.environ.update(make_settings_folders(folder))
+    os.environ.update(make_settings_folders(folder) | (variables or {}))
     try:
         yield
     finally:

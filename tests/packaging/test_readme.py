@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from _tools import readme_picture
-from _tools.picture_gate import compare_pictures
+from _tools.pictures import compare_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", "exercises/README.md", "solutions/README.md")
