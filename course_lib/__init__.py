@@ -20,7 +20,7 @@ from course_lib.specs import (
     rescale_spectral_norms,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 
 __all__ = [
     "ACTIVATIONS",

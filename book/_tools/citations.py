@@ -6,6 +6,7 @@ import functools
 import re
 from pathlib import Path
 
+from pybtex.backends.plaintext import Backend
 from pybtex.database import Entry, parse_file
 from pybtex.richtext import Text
 
@@ -18,9 +19,11 @@ def bibliography(path: Path = BIBLIOGRAPHY) -> dict[str, Entry]:
     return dict(parse_file(str(path), bib_format="bibtex").entries)
 
 
+@functools.cache
 def plain(text: str) -> str:
     """Return LaTeX text as Unicode on one line."""
-    return re.sub(r"\s+", " ", Text.from_latex(text).render_as("text")).strip()
+    # Not `render_as("text")`: it searches every installed package for that backend, each time.
+    return re.sub(r"\s+", " ", Text.from_latex(text).render(Backend())).strip()
 
 
 def authors(entry: Entry) -> str:

@@ -11,7 +11,6 @@ address comes from the environment (`COURSE_REPOSITORY`, see `repository.py`).
 from __future__ import annotations
 
 import argparse
-import posixpath
 import shutil
 import sys
 from pathlib import Path
@@ -19,46 +18,42 @@ from pathlib import Path
 import nbformat
 import yaml
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell
+from nbformat.v4 import new_markdown_cell
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from _tools import citations
+from _tools.copy_links import link_resolver
+from _tools.first_cell import BADGE, first_cells, needed_modules
 from _tools.notebook_files import ROOT, serialize
 from _tools.plain_markdown import PlainMarkdown
-from _tools.repository import Repository, published_repository
+from _tools.repository import Edition, Repository, current_edition, published_repository
 
 OUT = ROOT / "_build" / "notebooks"
 FOLDERS = ("book", "exercises")
-BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 FRAMEWORKS = {"tab-pytorch": "PyTorch", "tab-tensorflow": "TensorFlow"}
+# Code and output folded: the first two as Colab stores it, the third as JupyterLab does.
+FOLDED = {
+    "cellView": "form",
+    "collapsed": True,
+    "jupyter": {"source_hidden": True, "outputs_hidden": True},
+}
+ON_YOUR_OWN_MACHINE = """\
+## On your own machine
 
-INSTALL = '''\
-# The library of this course. Colab does not have it; what Colab has stays as it is.
-import importlib.util
-import subprocess
-import sys
+In a copy of this branch, with Python 3.11, 3.12 or 3.13 (on Windows the second line is
+`my-notebooks\\Scripts\\activate`):
 
-if importlib.util.find_spec("course_lib"):
-    print("course_lib is here already: nothing was installed.")
-else:
-    wanted = "{requirement}"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", wanted]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    importlib.invalidate_caches()
-    print("course_lib was installed, and nothing else was changed." if done.returncode == 0
-          else f"course_lib could not be installed:\\n{{done.stderr}}")
-'''
+```bash
+python3 -m venv my-notebooks
+. my-notebooks/bin/activate
+pip install "gradient-flow-course[torch,tensorflow] @ {wanted}" jupyterlab
+jupyter lab
+```
 
-EXPLAIN = '''\
-# The library of this course, course_lib, has to be installed.
-import importlib.util
-
-if importlib.util.find_spec("course_lib"):
-    print("course_lib is here already: nothing was installed.")
-else:
-    print("course_lib is missing. In a copy of the course's folder run:  pip install .")
-'''
+On Linux, `pip install torch --index-url https://download.pytorch.org/whl/cpu` before the third line
+saves the large build for graphics cards.
+"""
 
 
 def chapter_numbers(root: Path = ROOT) -> dict[str, int]:
@@ -72,39 +67,13 @@ def chapter_numbers(root: Path = ROOT) -> dict[str, int]:
     return {page: number for number, page in enumerate(pages, start=1)}
 
 
-def link_resolver(path: str, repository: Repository | None):
-    """Return what turns a relative link in the notebook at `path` into an address, or None.
-
-    Notebooks lead to their copies; pages to the published book. Without a repository, notebooks
-    lead to the copy beside this one, and pages nowhere.
-    """
-    def resolve(target: str) -> str | None:
-        target, _, anchor = target.partition("#")
-        there = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-        if there.endswith(".ipynb"):
-            if repository is None or repository.name is None:
-                return posixpath.relpath(there, posixpath.dirname(path))
-            return repository.colab_link(there)
-        address = repository and repository.page_link(there.removesuffix(".md"))
-        return f"{address}#{anchor}" if address and anchor else address
-
-    return resolve
-
-
-def first_cells(path: str, repository: Repository | None) -> list[NotebookNode]:
-    """Return the button, where there is a Colab to open, and the cell that installs the library."""
-    cells = []
-    if repository is not None and repository.name is not None:
-        link = repository.colab_link(path)
-        button = f"[![Open in Colab]({BADGE})]({link})"
-        cells.append(new_markdown_cell(button, id="open-in-colab"))
-    source = EXPLAIN if repository is None else INSTALL.format(requirement=repository.requirement)
-    cells.append(new_code_cell(source.rstrip("\n"), id="install"))
-    return cells
-
-
 def make_copy(
-    notebook: NotebookNode, *, path: str, repository: Repository | None, chapter: int | None = None
+    notebook: NotebookNode,
+    *,
+    path: str,
+    repository: Repository | None,
+    chapter: int | None = None,
+    edition: Edition | None = None,
 ) -> NotebookNode:
     """Return the notebook as Colab shall show it.
 
@@ -113,6 +82,7 @@ def make_copy(
         path: where it lies, relative to the course's folder, such as "book/chain_rule.ipynb".
         repository: where the course is published, or None.
         chapter: its number in the book.
+        edition: what it is made with; by default what is checked out.
     """
     copy = nbformat.from_dict(notebook)
     writer = PlainMarkdown(chapter=chapter, resolve=link_resolver(path, repository))
@@ -128,14 +98,14 @@ def make_copy(
         if name and name != framework:
             cells.append(new_markdown_cell(f"*In {name}:*", id=f"{cell.id}-in"))
         framework = name
-        if "hide-cell" in tags:
-            folded = {"cellView": "form", "jupyter": {"source_hidden": True}}
-            cell.metadata = nbformat.from_dict(folded)
+        if cell.cell_type == "code" and ("hide-cell" in tags or writer.solving):
+            cell.metadata = nbformat.from_dict(FOLDED)
         cells.append(cell)
     if writer.cited:
         listed = "\n".join(citations.describe(key) for key in writer.cited)
         cells.append(new_markdown_cell(f"## References\n\n{listed}", id="references"))
-    copy.cells = [*first_cells(path, repository), *cells]
+    head = first_cells(path, repository, edition or current_edition(), needed_modules(notebook))
+    copy.cells = [*head, *cells]
     copy.metadata["colab"] = {"provenance": [], "toc_visible": True}
     return copy
 
@@ -148,18 +118,20 @@ def title_of(notebook: NotebookNode) -> str:
     return "Untitled"
 
 
-def front_page(titles: dict[str, str], repository: Repository | None) -> str:
-    """Return the README of the branch: a button for every notebook."""
-    made = "Made from the course's sources by `make notebooks`; edits here are overwritten."
+def front_page(titles: dict[str, str], repository: Repository | None, edition: Edition) -> str:
+    """Return the README of the branch: a button for every notebook, and how to do without Colab."""
+    made = f"Made with {edition.describe()} by `make notebooks`; edits here are overwritten."
     lines = ["# Gradient Pathologies: the notebooks", "", made, ""]
     for folder, heading in zip(FOLDERS, ("Chapters", "Exercises"), strict=True):
         lines += [f"## {heading}", ""]
         for path, title in titles.items():
             if path.startswith(f"{folder}/"):
                 link = repository.colab_link(path) if repository else None
-                button = f" [![Open in Colab]({BADGE})]({link})" if link else ""
-                lines.append(f"- [{title}]({path}){button}")
+                button = f"[![Open in Colab]({BADGE})]({link}) " if link else ""
+                lines.append(f"- {button}[{title.removeprefix('Exercises: ')}]({path})")
         lines.append("")
+    if repository is not None:
+        lines.append(ON_YOUR_OWN_MACHINE.format(wanted=repository.requirement))
     return "\n".join(lines)
 
 
@@ -174,18 +146,19 @@ def ordered_notebooks(root: Path = ROOT) -> list[str]:
 
 def write_copies(out: Path, repository: Repository | None, root: Path = ROOT) -> list[Path]:
     """Write every copy and the front page into `out`, which is emptied first."""
-    numbers, titles, written = chapter_numbers(root), {}, []
+    numbers, edition, titles, written = chapter_numbers(root), current_edition(root), {}, []
     shutil.rmtree(out, ignore_errors=True)
     for path in ordered_notebooks(root):
         notebook = nbformat.read(root / path, as_version=4)
         titles[path] = title_of(notebook)
         page = path.removesuffix(".ipynb")
-        copy = make_copy(notebook, path=path, repository=repository, chapter=numbers.get(page))
+        copy = make_copy(notebook, path=path, repository=repository, edition=edition,
+                         chapter=numbers.get(page))  # fmt: skip
         target = out / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(serialize(copy), encoding="utf-8")
         written.append(target)
-    (out / "README.md").write_text(front_page(titles, repository), encoding="utf-8")
+    (out / "README.md").write_text(front_page(titles, repository, edition), encoding="utf-8")
     return written
 
 

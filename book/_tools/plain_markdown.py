@@ -3,6 +3,9 @@
 Colab, GitHub and plain Jupyter show `:::{prf:theorem}` as it is typed. `PlainMarkdown` writes the
 same text with what all of them understand: quotations for boxes, `<details>` for what folds,
 names and years for citations, and links that lead somewhere from where the copy will be read.
+
+Two of them take formulas out before they read the text, and so find the `>` of a quotation within
+a formula of several lines; in a quotation, a formula is written on one.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ OPTION = re.compile(r"^:(?P<key>[a-z-]+):\s*(?P<value>.*)$")
 ROLE = re.compile(r"\{(?P<role>[a-z:]+)\}`(?P<content>[^`]+)`")
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
 CODE = re.compile(r"^(```|~~~)")
-QUIZ_ANSWER = re.compile(r"^\*\*Answer: [A-H]\.\*\*$")
+COMMENT = re.compile(r"(?<!\\)%")
 KINDS = ("theorem", "lemma", "definition", "proposition", "corollary")
 NUMBERED = {f"prf:{kind}": kind.capitalize() for kind in KINDS} | {"exercise": "Exercise"}
 
@@ -28,9 +31,11 @@ class PlainMarkdown:
     Arguments:
         chapter: the chapter's number in the book, so that "Theorem 6.1" is the same here and there;
             None for a page without one.
-        resolve: from a relative link's target to its address, or None to drop the link.
+        resolve: from the target of a link within the course, such as "bptt.ipynb" or
+            "notation.md#rates", to its address, or None to drop the link.
 
-    `cited` holds the keys cited so far, in order.
+    `cited` holds the keys cited so far, in order. `solving` is the heading of the solution that is
+    open after the last cell, or None: the code cells until it is closed belong to it.
     """
 
     def __init__(self, *, chapter: int | None, resolve: Callable[[str], str | None]) -> None:
@@ -39,6 +44,7 @@ class PlainMarkdown:
         self.counts: dict[str, int] = {}
         self.labels: dict[str, str] = {}
         self.cited: list[str] = []
+        self.solving: str | None = None
 
     def rewrite(self, source: str) -> str:
         """Return the Markdown of one cell.
@@ -46,8 +52,20 @@ class PlainMarkdown:
         Raises:
             ValueError: for a directive or a role that has no plain form here.
         """
-        text = "\n".join(self._blocks(source.split("\n")))
+        lines, out = source.split("\n"), []
+        if self.solving:
+            lines, out = self._to_solution_end(lines, f"{self.solving}, continued")
+        text = "\n".join([*out, *self._blocks(lines)])
         return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+    def _to_solution_end(self, lines: list[str], title: str) -> tuple[list[str], list[str]]:
+        """Return the lines after the open solution, and its part in `lines`, folded."""
+        ends = [k for k, line in enumerate(lines) if line.startswith(":::{solution-end}")]
+        stop = ends[0] if ends else len(lines)
+        inside = self._blocks(lines[:stop])
+        if ends:
+            self.solving = None
+        return lines[stop:], self._folded(title, inside) if any(map(str.strip, inside)) else []
 
     def _blocks(self, lines: list[str]) -> list[str]:
         out: list[str] = []
@@ -62,9 +80,23 @@ class PlainMarkdown:
                 continue
             end = self._end(lines, k, opened["fence"])
             options, body = self._split_options(lines[k + 1 : end])
+            if opened["name"] == "solution-start":
+                lines, box = self._open_solution(opened["title"].strip(), lines[end + 1 :])
+                out += ["", *box, ""]
+                k = 0
+                continue
             out += ["", *self._box(opened["name"], opened["title"].strip(), options, body), ""]
             k = end + 1
         return out
+
+    def _open_solution(self, label: str, rest: list[str]) -> tuple[list[str], list[str]]:
+        """Return the lines after the solution's text, and that text; its code follows, folded."""
+        self.solving = heading = self._solution_heading(label)
+        rest, box = self._to_solution_end(rest, heading)
+        return rest, [*box, "", f"*{heading}, computed: open the folded cell.*"]
+
+    def _solution_heading(self, label: str) -> str:
+        return f"Solution to {self.labels.get(label, 'the exercise')}"
 
     @staticmethod
     def _end(lines: list[str], start: int, fence: str) -> int:
@@ -91,12 +123,8 @@ class PlainMarkdown:
             return self._quiz(options, body)
         if name == "solution-end":
             return []
-        if name in ("solution", "solution-start"):
-            heading = f"Solution to {self.labels.get(title, 'the exercise')}"
-            inside = self._blocks(body)
-            if name == "solution-start":
-                return [f"**{heading}**", *inside]
-            return self._folded(heading, inside)
+        if name == "solution":
+            return self._folded(self._solution_heading(title), self._blocks(body))
         if name in NUMBERED:
             heading = self._number(name, options.get("label"))
             heading += f" ({title})" if title else ""
@@ -117,25 +145,45 @@ class PlainMarkdown:
 
     def _quiz(self, options: dict[str, str], body: list[str]) -> list[str]:
         """Return the question, its options, and everything else folded."""
-        places = [k for k, line in enumerate(body) if QUIZ_ANSWER.match(line)]
-        if not places:  # typed: the foreseen mistakes and the way to the answer are folded
-            places = [k for k, line in enumerate(body) if line.startswith("- `")][:1]
+        typed = "answer" in options
+        ends = "- `" if typed else "**Answer: "  # the foreseen mistakes, or the right letter
+        places = [k for k, line in enumerate(body) if line.startswith(ends)]
+        if not places:
+            raise ValueError(f"no line of the quiz {body[:1]} begins with {ends!r}")
         shown, hidden = body[: places[0]], body[places[0] :]
-        if "answer" in options:
-            hidden = [f"**Answer: {options['answer']}**", "", *hidden]
+        if typed:
+            near = options.get("tolerance", "1 %")
+            shown = [*shown, "*Write down a number, then open the answer.*", ""]
+            answer = f"**Answer: {options['answer']}** (within {near})."
+            hidden = [f"{answer} If you found", "", *hidden]
         return [*self._blocks(shown), *self._folded("Answer", self._blocks(hidden))]
 
     @staticmethod
     def _folded(title: str, body: list[str]) -> list[str]:
         return ["<details>", f"<summary>{title}</summary>", "", *body, "", "</details>"]
 
-    @staticmethod
-    def _quoted(title: str, body: list[str]) -> list[str]:
+    @classmethod
+    def _quoted(cls, title: str, body: list[str]) -> list[str]:
+        body = cls._formulas_on_one_line(body)
         while body and not body[0].strip():
             body = body[1:]
         while body and not body[-1].strip():
             body = body[:-1]
         return [f"> **{title}.**", ">", *(f"> {line}".rstrip() for line in body)]
+
+    @staticmethod
+    def _formulas_on_one_line(lines: list[str]) -> list[str]:
+        out: list[str] = []
+        inside = False
+        for line in lines:
+            if inside and COMMENT.search(line):
+                raise ValueError(f"no comment in a formula of a box, put on one line: {line!r}")
+            if inside:
+                out[-1] += " " + line.strip()
+            else:
+                out.append(line.rstrip())
+            inside ^= line.count("$$") % 2 == 1
+        return out
 
     def _inline(self, line: str) -> str:
         return LINK.sub(self._link, ROLE.sub(self._role, line))
@@ -153,7 +201,7 @@ class PlainMarkdown:
 
     def _link(self, found: re.Match) -> str:
         target = found["target"]
-        if re.match(r"^(https?:|mailto:|#)", target):
+        if re.match(r"^(https?:|mailto:)", target):
             return found[0]
         address = self.resolve(target)
         return f"[{found['text']}]({address})" if address else found["text"]

@@ -61,23 +61,54 @@ class Repository:
 
     @property
     def requirement(self) -> str:
-        """What pip installs."""
+        """What pip installs: GitHub's archive of the revision, which needs no Git; else a clone.
+
+        An archive holds one revision, so it takes no longer as the history grows, and it stays
+        where it is for as long as the revision does: a notebook saved today installs in two years
+        what it was made with.
+        """
+        if self.name is not None:
+            return f"{self.address}/archive/{self.revision}.zip"
         return f"git+{self.address}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class Edition:
+    """What a notebook was made with: the version of `course_lib`, and the day of the commit."""
+
+    version: str
+    date: str | None = None
+
+    def describe(self) -> str:
+        """Return "course_lib 0.1.0 on 2026-11-24"."""
+        return f"course_lib {self.version}" + (f" on {self.date}" if self.date else "")
+
+
+def package_version(root: Path = ROOT) -> str:
+    """Return the version, read from its one place, `course_lib/__init__.py`."""
+    source = (root / "course_lib" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE).group(1)
+
+
+def current_edition(root: Path = ROOT) -> Edition:
+    """Return the edition that is checked out. Its day is the commit's, not that of the build."""
+    return Edition(package_version(root), ask_git(root, "log", "-1", "--format=%cs"))
+
+
+def ask_git(root: Path, *question: str) -> str | None:
+    """Return Git's answer, or None where there is no Git, no repository, or no answer."""
+    try:
+        command = ["git", "-C", str(root), *question]
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def checked_out_revision(root: Path = ROOT) -> str:
     """Return the release tag that is checked out, else the commit, else "main"."""
-    for question in (
-        ["describe", "--tags", "--exact-match", "--match", "v*"], ["rev-parse", "HEAD"]
-    ):  # fmt: skip
-        try:
-            command = ["git", "-C", str(root), *question]
-            done = subprocess.run(command, capture_output=True, text=True)
-        except OSError:
-            break
-        if done.returncode == 0:
-            return done.stdout.strip()
-    return "main"
+    tag = ask_git(root, "describe", "--tags", "--exact-match", "--match", "v*")
+    return tag or ask_git(root, "rev-parse", "HEAD") or "main"
 
 
 def published_repository(environment: dict[str, str] | None = None) -> Repository | None:
