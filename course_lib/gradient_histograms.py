@@ -118,7 +118,8 @@ def _count(gradient: np.ndarray, edges: np.ndarray) -> tuple:
         int(np.sum(logs > edges[-1])),
         int(np.sum(sizes == 0)),
         int(np.sum(~finite)),
-        float(np.median(positive)) if len(positive) else float("nan"),
+        # Not np.median, which adds the two in the middle and may overflow.
+        float(np.quantile(positive, 0.5)) if len(positive) else float("nan"),
     )
 
 

@@ -6,7 +6,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -35,6 +35,7 @@ def test_by_hand():
 
 
 @given(VALUES)
+@example(np.full(2, np.finfo(float).max))
 def test_every_entry_is_counted_once(values):
     found = count_magnitudes({"a": values})
     assert found.sizes[0] == values.size
