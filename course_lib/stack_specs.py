@@ -121,6 +121,49 @@ def draw_stack_weights(spec: StackSpec, *, seed: int) -> Mapping[str, np.ndarray
     return MappingProxyType(parameters)
 
 
+def apply_fixup(
+    spec: StackSpec, weights: Mapping[str, np.ndarray], *, zero_head: bool = True
+) -> Mapping[str, np.ndarray]:
+    r"""Return `weights` rescaled by Fixup's rules, for a residual stack without normalization.
+
+    In a stack of L blocks with m matrices per branch, the last matrix of every branch becomes
+    zero, so that each block starts as the identity, and the others are multiplied by
+
+    $$L^{-1/(2m-2)} ,$$
+
+    so that the L branches together change the outputs in the first steps by an amount that does
+    not grow with L. Biases and the scale of each branch, which Fixup asks for, a stack has anyway.
+    Source: zhang2019fixup.
+
+    Arguments:
+        spec: with shortcuts, without normalization, at least two layers per branch.
+        weights: of `spec`, usually `draw_stack_weights` with He's law; not changed.
+        zero_head: whether the readout's matrix becomes zero too, as Fixup has it. The first step
+            then moves the readout alone, since no gradient comes through it.
+
+    Raises ValueError for a stack to which the rules do not apply.
+    """
+    check_stack_weights(spec, weights)
+    require_flag("zero_head", zero_head)
+    if spec.norm != "none" or not spec.shortcut or spec.layers < 2:
+        raise ValueError(
+            f"`spec` (norm={spec.norm!r}, shortcut={spec.shortcut}, layers={spec.layers}) must "
+            "have shortcuts, no normalization and at least 2 layers per branch."
+        )
+    factor = spec.blocks ** (-1.0 / (2 * spec.layers - 2))
+    last = f".linears.{spec.layers - 1}.weight"
+    rescaled: dict[str, np.ndarray] = {}
+    for name, value in weights.items():
+        array = np.array(value, dtype=np.float64)
+        if name.endswith(last) or (name == "head.weight" and zero_head):
+            array = np.zeros_like(array)
+        elif ".linears." in name and array.ndim == 2:
+            array *= factor
+        array.setflags(write=False)
+        rescaled[name] = array
+    return MappingProxyType(rescaled)
+
+
 def check_stack_weights(spec: StackSpec, weights: Mapping[str, np.ndarray]) -> None:
     """Raise unless `weights` holds exactly the parameters of `spec`, finite and of its shapes."""
     shapes = require_type("spec", spec, StackSpec).parameter_shapes

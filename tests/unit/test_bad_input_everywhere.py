@@ -99,6 +99,8 @@ NORMED = reference.LayerNorm(3).forward(X)
 IMAGES, KERNEL = np.ones((2, 1, 3, 3)), np.ones((1, 1, 3, 3))
 PLAIN = stack_specs.StackSpec(3, 4, 2, n_out=2, norm="batch", shortcut=False)
 RATES = dict(inputs=[4], depths=[2], seeds=[0])
+BRANCHED = stack_specs.StackSpec(3, 4, 2, n_out=2, layers=2)
+BRANCHED_WEIGHTS = stack_specs.draw_stack_weights(BRANCHED, seed=0)
 
 
 def fields(result, kinds):
@@ -225,6 +227,9 @@ CALLS = [  # function, argument -> (kind, a value that is right)
     (stack_specs.draw_stack_weights, dict(spec=("records", STACK_SPEC), seed=("integer", 0))),
     (stack_specs.check_stack_weights, dict(
         spec=("records", STACK_SPEC), weights=("records", STACK_WEIGHTS))),
+    (stack_specs.apply_fixup, dict(
+        spec=("records", BRANCHED), weights=("records", BRANCHED_WEIGHTS),
+        zero_head=("flag", True))),
     (normalization.normalized_rate, dict(activation=("name", "relu"), norm=("name", "layer"))),
     (normalization.predict_stack, dict(spec=("records", STACK_SPEC))),
     (normalization.measure_stack, dict(

@@ -24,6 +24,7 @@ from course_lib.stack_specs import (
     NORMS,
     PLACEMENTS,
     StackSpec,
+    apply_fixup,
     check_stack_weights,
     draw_stack_weights,
 )
@@ -383,7 +384,71 @@ BAD = [
     (lambda: shortcut_range(np.ones(3)), ValueError, "`branch` (shape (3,))"),
     (lambda: branch_scale(0, growth=2.0), ValueError, "`blocks` (=0)"),
     (lambda: branch_scale(3, growth=0.5), ValueError, "`growth` (=0.5) must be >= 1.0."),
+    (lambda: apply_fixup(SPEC, {}), ValueError, "`weights` (with or without"),
+    (lambda: apply_fixup(SPEC, WEIGHTS, zero_head=1), TypeError, "`zero_head` (=1)"),
+    (lambda: apply_fixup(*rescaled(3, 1)), ValueError,
+     "`spec` (norm='none', shortcut=True, layers=1) must have shortcuts"),
+    (lambda: apply_fixup(*rescaled(3, 2, norm="layer")), ValueError, "`spec` (norm='layer'"),
+    (lambda: apply_fixup(*rescaled(3, 2, shortcut=False)), ValueError, "shortcut=False"),
 ]  # fmt: skip
+
+
+def rescaled(blocks, layers, **changed):
+    spec = StackSpec(4, 8, blocks, n_out=3, layers=layers, **changed)
+    return spec, draw_stack_weights(spec, seed=0)
+
+
+@pytest.mark.parametrize(("blocks", "layers", "factor"), [(16, 2, 0.25), (16, 3, 0.5), (1, 2, 1.0)])
+def test_fixup_scales_each_matrix_by_its_rule(blocks, layers, factor):
+    spec, drawn = rescaled(blocks, layers)
+    found = apply_fixup(spec, drawn)
+    assert [*found] == [*drawn]
+    for name, array in found.items():
+        inside, last = ".linears." in name, f".linears.{layers - 1}.weight"
+        wanted = 0.0 if name.endswith(last) or name == "head.weight" else 1.0
+        wanted = factor if wanted and inside and name.endswith("weight") else wanted
+        np.testing.assert_allclose(array, wanted * drawn[name], rtol=1e-14)
+        assert not array.flags.writeable
+    assert np.any(drawn["head.weight"])  # what was given is left as it was
+    np.testing.assert_array_equal(
+        apply_fixup(spec, drawn, zero_head=False)["head.weight"], drawn["head.weight"]
+    )
+
+
+@pytest.mark.parametrize("framework", ["reference", "pytorch", "tf"])
+def test_fixup_starts_as_the_identity_in_both_directions(framework):
+    library = reference
+    if framework != "reference":
+        library = pytest.importorskip(f"course_lib.{framework}", exc_type=ImportError)
+    spec, drawn = rescaled(12, 2)
+    model = library.build_stack(spec, apply_fixup(spec, drawn, zero_head=False), dtype="float64")
+    flow = library.stack_gradient_flow(model, X, LABELS, loss="cross_entropy")
+    for kind in (flow.states, flow.state_grads):
+        for array in kind:
+            np.testing.assert_array_equal(array, kind[0])
+    assert np.linalg.norm(flow.state_grads[0]) > 0
+    silent = library.build_stack(spec, apply_fixup(spec, drawn), dtype="float64")
+    flow = library.stack_gradient_flow(silent, X, LABELS, loss="cross_entropy")
+    moving = {name for name, grad in flow.parameter_grads.items() if np.any(grad)}
+    assert "head.weight" in moving and moving <= {"head.weight", "head.bias"}
+
+
+def test_the_first_step_of_fixup_does_not_grow_with_the_depth():
+    """Without the factor the change of the outputs grows like the number of blocks."""
+    changes = {}
+    for fixed in (True, False):
+        for blocks in (4, 64):
+            spec = StackSpec(4, 32, blocks, n_out=3, layers=2)
+            weights = dict(apply_fixup(spec, draw_stack_weights(spec, seed=0), zero_head=False))
+            for name in weights:
+                if not fixed and name.endswith(".linears.0.weight"):
+                    weights[name] = weights[name] * np.sqrt(blocks)
+            model = reference.build_stack(spec, weights)
+            before = model(X)
+            reference.train_stack(model, X, LABELS, learning_rate=1e-4, steps=1, seed=0)
+            changes[fixed, blocks] = np.linalg.norm(model(X) - before)
+    assert 0.5 < changes[True, 64] / changes[True, 4] < 2
+    assert changes[False, 64] / changes[False, 4] > 4
 
 
 @pytest.mark.parametrize(("call", "error", "words"), BAD)
