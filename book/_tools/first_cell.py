@@ -101,5 +101,6 @@ def first_cells(
         install=install, replace=replace, version=edition.version, wanted=wanted,
         needed=" ".join(needed),
     )  # fmt: skip
-    code = new_code_cell(source.rstrip("\n"), id="install", metadata={"cellView": "form"})
+    folded = {"cellView": "form", "jupyter": {"source_hidden": True}}  # its title stays in sight
+    code = new_code_cell(source.rstrip("\n"), id="install", metadata=folded)
     return [new_markdown_cell(head, id="open-in-colab"), code]

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from _tools import readme_picture
 from _tools.pictures import compare_pictures
+from _tools.repository import NOTEBOOKS_BRANCH
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "exercises/README.md", "solutions/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md",
+         "exercises/README.md", "solutions/README.md")  # fmt: skip
+# From a page at the root, as GitHub shows it, this leads to a branch of whichever repository it is.
+ON_GITHUB = f"../../tree/{NOTEBOOKS_BRANCH}#readme"
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
 
 
@@ -20,9 +24,18 @@ def read(name: str) -> str:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_link_leads_somewhere(name):
-    links = re.findall(r"\]\(([^)\s]+)\)", read(name))
-    local = [link for link in links if "://" not in link]
+    links = re.findall(r"\]\(([^)\s]+)\)|^\[[\w-]+\]: (\S+)$", read(name), re.M)
+    local = [link for pair in links for link in pair if link and "://" not in link]
+    local = [link for link in local if link != ON_GITHUB]
     assert [link for link in local if not ((ROOT / name).parent / link).exists()] == []
+
+
+def test_the_button_leads_to_the_notebooks_of_any_fork():
+    """No address is in the sources: the link is relative, and every use of it is defined."""
+    text = read("README.md")
+    assert text.endswith(f"\n[colab]: {ON_GITHUB}\n")
+    assert text.count("[colab]") == 3
+    assert "colab-badge.svg)][colab]" in text
 
 
 @pytest.mark.parametrize("name", PAGES)
