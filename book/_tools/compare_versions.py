@@ -159,7 +159,8 @@ class Runner(NotebookClient):
         cells = [(i, c) for i, c in enumerate(self.nb.cells) if c.cell_type == "code"]
         for _, cell in cells:
             cell.outputs, cell.execution_count = [], None
-        with self.setup_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with self.setup_kernel(cleanup_kc=True, **quiet):  # else all kernels stay until the end
             for count, (index, cell) in enumerate(cells, start=1):
                 if sys.stdout.isatty():
                     print(f"\r\x1b[2K{label}: cell {count} of {len(cells)}", end="", flush=True)

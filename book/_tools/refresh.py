@@ -49,7 +49,8 @@ class Refresher(NotebookClient):
         """Execute all cells in place and return the CPU seconds that the kernel used."""
         code_cells = [(i, c) for i, c in enumerate(self.nb.cells) if c.cell_type == "code"]
         log = (KERNEL_FOLDER / "kernel.log").open("w")
-        with log, self.setup_kernel(stdout=log, stderr=log):
+        # `cleanup_kc`, because the kernel of a manager that is handed in would stay until the end.
+        with log, self.setup_kernel(stdout=log, stderr=log, cleanup_kc=True):
             for count, (index, cell) in enumerate(code_cells, start=1):
                 show_progress(f"{label}: cell {count} of {len(code_cells)}")
                 try:

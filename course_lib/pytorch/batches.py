@@ -55,7 +55,7 @@ def _split(batch: object) -> Batch:
 def place(data: object, like: torch.Tensor) -> object:
     """Return the data, however nested, with arrays as tensors, copied to the device of `like`."""
     if isinstance(data, np.ndarray):
-        data = torch.as_tensor(data)
+        data = torch.as_tensor(data, device="cpu")  # else on the default device
         if data.is_floating_point():
             data = data.to(like.dtype if like.is_floating_point() else torch.float32)
     if isinstance(data, torch.Tensor):

@@ -7,6 +7,8 @@ what remains is the linear loop of `course_lib.bptt_recursion`, in float64.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -174,8 +176,8 @@ def direct_and_readback(
 
 
 CELL_MODULES = {
-    "tanh_rnn": lambda *sizes: nn.RNNCell(*sizes, nonlinearity="tanh"),
-    "relu_rnn": lambda *sizes: nn.RNNCell(*sizes, nonlinearity="relu"),
+    "tanh_rnn": partial(nn.RNNCell, nonlinearity="tanh"),
+    "relu_rnn": partial(nn.RNNCell, nonlinearity="relu"),
     "lstm": nn.LSTMCell,
     "gru": nn.GRUCell,
 }
@@ -211,12 +213,11 @@ def hook_profile(
 def _copy_as_cell(recurrent: nn.Module) -> nn.RNNCellBase:
     """Return a cell with a copy of the module's weights: its .grad stays untouched."""
     parameters = parameters_by_name(recurrent)
-    has_bias = "b_xh" in parameters
-    with torch.random.fork_rng(devices=[]):  # the cell draws weights, the reader's seed must stay
-        cell = CELL_MODULES[cell_name(recurrent)](
-            recurrent.input_size, recurrent.hidden_size, has_bias
-        )
-    cell = cell.to(parameters["w_hh"])
+    w_hh, has_bias = parameters["w_hh"], "b_xh" in parameters
+    # Without storage: a cell that draws weights of its own would move the reader's generators.
+    cell = CELL_MODULES[cell_name(recurrent)](
+        recurrent.input_size, recurrent.hidden_size, has_bias, device="meta", dtype=w_hh.dtype
+    ).to_empty(device=w_hh.device)
     with torch.no_grad():
         for name, tensor in parameters_by_name(cell).items():
             tensor.copy_(parameters[name])

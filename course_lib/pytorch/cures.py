@@ -8,7 +8,7 @@ from torch import nn
 from course_lib._validation import require_integer, require_type
 from course_lib.cures import FLOW_INPUTS, Recipe
 from course_lib.data import DigitsSplit, draw_batches
-from course_lib.pytorch.models import MODULES
+from course_lib.pytorch.models import MODULES, blank_linear
 from course_lib.specs import MLPWeights, check_weights, draw_weights
 
 NORMS = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
@@ -19,7 +19,7 @@ class HiddenLayer(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, recipe: Recipe, *, shortcut: bool) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_in, n_out, dtype=torch.float64)
+        self.linear = blank_linear(n_in, n_out, dtype=torch.float64)
         self.norm = NORMS[recipe.norm](n_out, dtype=torch.float64)
         self.activation = MODULES[recipe.network.activation]()
         self.shortcut = shortcut
@@ -38,12 +38,12 @@ def build_recipe(recipe: Recipe, weights: MLPWeights) -> nn.Sequential:
         HiddenLayer(matrix.shape[1], len(matrix), recipe, shortcut=recipe.shortcut and k > 0)
         for k, matrix in enumerate(weights.matrices[:-1])
     ]
-    model = nn.Sequential(*layers, nn.Linear(spec.width, spec.n_out, dtype=torch.float64))
+    model = nn.Sequential(*layers, blank_linear(spec.width, spec.n_out, dtype=torch.float64))
     linears = [*(layer.linear for layer in layers), model[-1]]
     with torch.no_grad():
         for linear, matrix, bias in zip(linears, weights.matrices, weights.biases, strict=True):
-            linear.weight.copy_(torch.tensor(matrix))
-            linear.bias.copy_(torch.tensor(bias))
+            linear.weight.copy_(torch.tensor(matrix, device="cpu"))
+            linear.bias.copy_(torch.tensor(bias, device="cpu"))
     return model
 
 

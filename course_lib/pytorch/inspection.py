@@ -42,7 +42,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def _like_model(model: nn.Module, x: object) -> torch.Tensor:
     """Return x on the model's device, in its precision unless x holds integers."""
-    x = torch.as_tensor(x)
+    # Else an array would first go to the default device, wherever the model is.
+    x = x if isinstance(x, torch.Tensor) else torch.as_tensor(x, device="cpu")
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     if first is None:
         return x
@@ -305,13 +306,14 @@ def _single_layers(
     suffixes = ["", "_reverse"] if module.bidirectional else [""]
     several = module.num_layers * len(suffixes) > 1
     options = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
+    # Without storage, so that the copy draws no weights of its own from the reader's generators.
+    options |= {"device": "meta", "dtype": x.dtype}
     for k in range(module.num_layers):
         outputs = []
         for direction in suffixes:
-            with torch.random.fork_rng(devices=[]):  # the copy draws weights first
-                layer = type(module)(
-                    x.shape[2], module.hidden_size, bias=module.bias, batch_first=True, **options
-                ).to(x)
+            layer = type(module)(
+                x.shape[2], module.hidden_size, bias=module.bias, batch_first=True, **options
+            ).to_empty(device=x.device)
             for name, parameter in layer.named_parameters():
                 parameter.copy_(getattr(module, f"{name.removesuffix('_l0')}_l{k}{direction}"))
             given = x.flip(1) if direction else x

@@ -60,6 +60,12 @@ class Layer:
         return z if self.activation is None else self.activation(z)
 
 
+def blank_linear(n_in: int, n_out: int, *, dtype: torch.dtype) -> nn.Linear:
+    """Return a Linear on the default device that has drawn no weights from a generator."""
+    device = torch.get_default_device()
+    return nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=dtype, device=device)
+
+
 def build_mlp(spec: NetworkSpec, weights: MLPWeights, *, dtype: str = "float32") -> nn.Sequential:
     """Return the network `spec` with a copy of `weights`, on PyTorch's default device."""
     check_weights(spec, weights)
@@ -67,12 +73,7 @@ def build_mlp(spec: NetworkSpec, weights: MLPWeights, *, dtype: str = "float32")
     modules: list[nn.Module] = []
     sizes = spec.layer_sizes
     for n_in, n_out, name in zip(sizes[:-1], sizes[1:], spec.activations, strict=True):
-        # Without skip_init, Linear would draw weights of its own from the global generator.
-        modules.append(
-            nn.utils.skip_init(
-                nn.Linear, n_in, n_out, dtype=DTYPES[dtype], device=torch.get_default_device()
-            )
-        )
+        modules.append(blank_linear(n_in, n_out, dtype=DTYPES[dtype]))
         if name != "linear":
             modules.append(MODULES[name]())
     return load_weights(nn.Sequential(*modules), weights)
@@ -103,9 +104,9 @@ def load_weights(model: nn.Sequential, weights: MLPWeights) -> nn.Sequential:
             )
     with torch.no_grad():
         for layer, matrix, bias in zip(layers, weights.matrices, weights.biases, strict=True):
-            layer.linear.weight.copy_(torch.tensor(matrix))
+            layer.linear.weight.copy_(torch.tensor(matrix, device="cpu"))
             if layer.linear.bias is not None:
-                layer.linear.bias.copy_(torch.tensor(bias))
+                layer.linear.bias.copy_(torch.tensor(bias, device="cpu"))
     return model
 
 

@@ -62,13 +62,11 @@ def build_recurrent(
         readout = nn.Linear(spec.hidden, spec.n_out, **place)
         readout = readout.to_empty(device=torch.get_default_device())
     with torch.no_grad():
-        recurrent.weight_ih_l0.copy_(torch.tensor(weights.w_xh))
-        recurrent.weight_hh_l0.copy_(torch.tensor(weights.w_hh))
-        recurrent.bias_ih_l0.copy_(torch.tensor(weights.b_xh))
-        recurrent.bias_hh_l0.copy_(torch.tensor(weights.b_hh))
+        for name, parameter in parameters_by_name(recurrent).items():
+            parameter.copy_(torch.tensor(getattr(weights, name), device="cpu"))
         if readout is not None:
-            readout.weight.copy_(torch.tensor(weights.w_hy))
-            readout.bias.copy_(torch.tensor(weights.b_y))
+            readout.weight.copy_(torch.tensor(weights.w_hy, device="cpu"))
+            readout.bias.copy_(torch.tensor(weights.b_y, device="cpu"))
     return RecurrentNetwork(recurrent, readout)
 
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from course_lib._validation import require_integer, require_seed, require_type
 from course_lib.data import DigitsSplit, draw_batches
-from course_lib.pytorch.models import MODULES
+from course_lib.pytorch.models import MODULES, blank_linear
+from course_lib.pytorch.randomness import generators_kept
 from course_lib.repairs import Repair, RepairRun
 from course_lib.specs import MLPWeights, check_weights
 
@@ -22,10 +23,10 @@ def build_repair(repair: Repair, weights: MLPWeights) -> nn.Sequential:
     check_weights(network, weights)
     layers: list[nn.Module] = []
     for k, (matrix, bias) in enumerate(zip(weights.matrices, weights.biases, strict=True)):
-        linear = nn.Linear(matrix.shape[1], matrix.shape[0], dtype=torch.float32)
+        linear = blank_linear(matrix.shape[1], matrix.shape[0], dtype=torch.float32)
         with torch.no_grad():
-            linear.weight.copy_(torch.tensor(matrix))
-            linear.bias.copy_(torch.tensor(bias))
+            linear.weight.copy_(torch.tensor(matrix, device="cpu"))
+            linear.bias.copy_(torch.tensor(bias, device="cpu"))
         layers.append(linear)
         if k < network.depth - 1:
             layers.append(MODULES[network.activation]())
@@ -59,8 +60,7 @@ def train_repair(
     per_epoch = len(x) // require_integer("batch_size", batch_size, minimum=1)
     batches = draw_batches(len(x), batch_size=batch_size, steps=epochs * per_epoch, seed=seed)
     losses, accuracies = [], []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(require_seed(seed))
+    with generators_kept(require_seed(seed)):
         for step, rows in enumerate(map(torch.from_numpy, batches), start=1):
             rule.zero_grad()
             loss = nn.functional.cross_entropy(model(x[rows]), y[rows])

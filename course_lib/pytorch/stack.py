@@ -16,6 +16,7 @@ from course_lib._validation import require_choice, require_flag, require_labels,
 from course_lib.losses import check_batch
 from course_lib.pytorch.flow import own_gradients
 from course_lib.pytorch.models import DTYPES, MODULES, compute_loss, to_numpy
+from course_lib.pytorch.randomness import generators_kept
 from course_lib.stack_results import StackFlow
 from course_lib.stack_specs import StackSpec, check_stack_weights
 
@@ -80,11 +81,11 @@ def build_stack(
     """Return the stack `spec` with a copy of `weights`, on PyTorch's default device."""
     check_stack_weights(spec, weights)
     require_choice("dtype", dtype, DTYPES)
-    with torch.random.fork_rng():  # nn.Linear draws from the global generator before we overwrite
+    with generators_kept(seed=0):  # nn.Linear draws weights of its own before we overwrite them
         model = Stack(spec).to(DTYPES[dtype])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(torch.tensor(weights[name]))
+            parameter.copy_(torch.tensor(weights[name], device="cpu"))
     return model
 
 
@@ -114,8 +115,8 @@ def stack_gradient_flow(
     training = require_flag("training", training)
     x, y = check_batch(x, y, loss=loss, n_in=spec.n_in, n_out=spec.n_out)
     if y is not None:
-        y = torch.tensor(y) if loss == "cross_entropy" else _like(model, y)
-        y = y.to(model.stem.weight.device)
+        place = model.stem.weight.device
+        y = torch.tensor(y, device=place) if loss == "cross_entropy" else _like(model, y)
     states: list[torch.Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

@@ -20,6 +20,7 @@ from course_lib.diagnosis.trial import describe_trial
 from course_lib.pytorch.batches import Batch, call_model, read_batches
 from course_lib.pytorch.inspection import evaluating, profile_recurrent_layers
 from course_lib.pytorch.monitor import GradientFlowMonitor
+from course_lib.pytorch.randomness import generators_kept
 
 
 def diagnose_model(
@@ -89,12 +90,10 @@ def diagnose_model(
 def _untouched_randomness(seed: int) -> Iterator[None]:
     """Seed every generator, and give each its own state back on leaving."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    with generators_kept(seed):
         try:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
-            torch.manual_seed(seed)
             yield
         finally:
             random.setstate(python)
