@@ -26,7 +26,8 @@ class LayerUnits:
     """How often each unit of one activation was on, and how often flat, over a whole data set.
 
     Fields:
-        name, activation: the layer, and one of `course_lib.monitoring.ACTIVATION_KINDS`.
+        name, activation: the layer, and one of `ACTIVATION_KINDS` or `GATE_KINDS` of
+            `course_lib.monitoring`.
         active: fraction of each unit's values above 0, shape (units,); None for sigmoid and tanh.
         flat: fraction at which the unit is saturated, shape (units,); None where not defined.
     """

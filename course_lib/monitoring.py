@@ -31,6 +31,9 @@ ONE_SIDED = ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish
 ACTIVATION_KINDS = (*ONE_SIDED, "sigmoid", "tanh", "hardsigmoid", "hardtanh", "softmax")
 """Softmax counts rows, not values: attention that has settled on one position passes nothing."""
 
+GATE_KINDS = ("gate", "forget_gate")
+"""What is inside a recurrent layer: see `course_lib.gates`."""
+
 
 @lru_cache(maxsize=64)
 def flat_below(name: str, share: float) -> float:
@@ -90,7 +93,7 @@ class Site:
     Fields:
         name: the layer, with "#2" for its second call in the same pass.
         kind: its class.
-        activation: one of `ACTIVATION_KINDS`, or None.
+        activation: one of `ACTIVATION_KINDS` or `GATE_KINDS`, or None.
         size: number of entries of the output.
         rows: number of values per unit: inputs, times positions for images and sequences.
         norm, grad_norm: Euclidean norms of the output and of the loss's gradient at it.
@@ -204,6 +207,8 @@ class FlowRecord:
             input, -1 if at none, shape (units,), or None.
         nonfinite: the first time per place, in the order in which a step computes them.
         lost_steps: the sampled steps in which some gradient was there and was not finite.
+        unused: parameters without a gradient that, changed, did not change the loss either; None
+            if nobody tried (`diagnose_model` does).
     """
 
     framework: str
@@ -229,6 +234,7 @@ class FlowRecord:
     unit_last_active: tuple[np.ndarray | None, ...] = field(repr=False)
     nonfinite: tuple[NonFiniteEvent, ...] = ()
     lost_steps: tuple[int, ...] = field(default=(), repr=False)
+    unused: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """The number R of sampled steps."""

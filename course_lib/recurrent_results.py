@@ -107,6 +107,8 @@ class BPTTProfile:
         log10_norms: $\log_{10}\|\partial\mathcal{L}/\partial h_t\|_F$ over the batch, shape (T,);
             -inf where the norm is zero.
         log10_cell_norms: the same for $C_t$; None without C.
+        recurrent_gain: $\|W_{hh}\|_F / \sqrt{G n}$ for G gates, the root mean square of the
+            blocks' singular values; NaN if it was not measured.
     """
 
     framework: str
@@ -115,6 +117,7 @@ class BPTTProfile:
     method: str
     log10_norms: np.ndarray
     log10_cell_norms: np.ndarray | None = field(default=None, repr=False)
+    recurrent_gain: float = field(default=float("nan"), repr=False)
 
     @property
     def length(self) -> int:

@@ -79,7 +79,8 @@ def _dead_at_first(record: FlowRecord) -> Measured:
 
 def _two_sided(record: FlowRecord, row: int) -> np.ndarray:
     """Return the saturated fractions of the layers that have no off side (tanh, sigmoid)."""
-    keep = [name is not None and name not in ONE_SIDED for name in record.activations]
+    other = (*ONE_SIDED, "forget_gate")  # a memory may be kept, or cleared, on purpose
+    keep = [name is not None and name not in other for name in record.activations]
     return np.where(keep, record.saturated_fractions[row], np.nan)
 
 

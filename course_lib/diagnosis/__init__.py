@@ -1,7 +1,7 @@
 """From what was measured to what is wrong, where, and what to do: `diagnose` and its report.
 
-`thresholds` says what is compared with what; `depth`, `local`, `training`, `units` and
-`inspections` hold the checks; `report` holds what comes of them.
+`thresholds` says what is compared with what; `depth`, `local`, `training`, `connections`, `units`
+and `inspections` hold the checks; `report` holds what comes of them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from course_lib.diagnosis.connections import check_connections
 from course_lib.diagnosis.depth import check_depth, check_inputs, depth_trend, diagnose_flow
 from course_lib.diagnosis.inspections import (
     diagnose_clipping,
@@ -34,7 +35,6 @@ from course_lib.diagnosis.thresholds import (
 )
 from course_lib.diagnosis.training import (
     before_nonfinite,
-    check_connections,
     check_nonfinite,
     check_time,
     check_updates,

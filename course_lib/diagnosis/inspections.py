@@ -9,8 +9,11 @@ from course_lib.diagnosis.thresholds import (
     ANGLE_WARNING,
     DECADES_PROBLEM,
     DECADES_WARNING,
+    GROWTH_LEAST,
+    GROWTH_WARNING,
     HORIZON_PROBLEM,
     HORIZON_WARNING,
+    RECURRENT_GAIN,
     SHRINK_WARNING,
     graded,
 )
@@ -92,8 +95,31 @@ def diagnose_profile(profile: BPTTProfile) -> list[Finding]:
 
     Every recurrent layer forgets; how soon says whether that is a problem. Growth always is one.
     """
+    return [*check_recurrent_matrix(profile), *check_horizon(profile)]
+
+
+def check_recurrent_matrix(profile: BPTTProfile) -> list[Finding]:
+    """Return a finding if a plain cell's recurrent matrix alone makes its states chaotic."""
+    if profile.cell not in ("tanh_rnn", "relu_rnn") or not profile.recurrent_gain >= RECURRENT_GAIN:
+        return []
+    return [
+        Finding(
+            "large_recurrent_matrix", "warning",
+            "the recurrent matrix stretches the state (root mean square of its singular values)",
+            f"{profile.cell}, time steps", profile.recurrent_gain, RECURRENT_GAIN,
+            "Nearby states part from step to step, units saturate, and what the sequence's "
+            "beginning does to its end is lost or explodes.",
+            "a recurrent matrix drawn anew: orthogonal, or divided by this number.",
+        )
+    ]  # fmt: skip
+
+
+def check_horizon(profile: BPTTProfile) -> list[Finding]:
+    """Return a finding if the gradient falls soon or grows, going back in time."""
     change = profile.decades_per_step * (profile.length - 1)
     severity = graded(abs(change), DECADES_PROBLEM, DECADES_WARNING)
+    if profile.decades_per_step >= GROWTH_WARNING and change >= GROWTH_LEAST:
+        severity = severity or "warning"
     if severity is None:
         return []
     vanishing = change < 0

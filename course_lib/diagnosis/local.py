@@ -46,42 +46,81 @@ def measure_factors(record: FlowRecord) -> tuple[np.ndarray, np.ndarray]:
     return np.array(places, dtype=int), np.array(rows).reshape(-1, 4)
 
 
-def check_scale(record: FlowRecord) -> list[Finding]:
-    """Return a finding if one layer's factors, forward and backward, stand alone.
+def has_bias(record: FlowRecord, places: np.ndarray) -> np.ndarray:
+    """Return which of the layers at `places` have a vector that is not 0 beside their matrix."""
+    owners = {
+        layer
+        for p, layer in enumerate(record.parameter_layers)
+        if record.parameter_ranks[p] == 1 and record.weight_norms[0, p] > 0
+    }
+    return np.array([record.layers[k] in owners for k in places], dtype=bool)
 
-    Small heads are a choice (small first predictions), and not reported: the last layer, and one
-    whose successor was fed with something much larger, or answers otherwise than usual.
+
+def is_masked(away: np.ndarray) -> np.ndarray:
+    """Return where the gradient's factor and the matrix agree, and the signal's lies between.
+
+    A bias adds to the signal and takes nothing from the gradient: where it is not small beside
+    what the matrix gives, as in PyTorch's default initialization, the signal keeps its scale.
     """
+    along = away[:, 0] * np.sign(away[:, 1])
+    agree = np.abs(away[:, 1] - away[:, 2]) <= RESCALED_APART
+    return agree & (away[:, 1] * away[:, 2] > 0) & (
+        (along >= -RESCALED_APART / 2) & (along <= np.abs(away[:, 1]) + RESCALED_APART)
+    )  # fmt: skip
+
+
+def find_rescaled(
+    record: FlowRecord, places: np.ndarray, factors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how far each layer is from the usual one, and where one stands out: with the signal,
+    or with its bias holding the signal up.
+
+    Small heads are a choice (small first predictions), and left out: the last layer, and one whose
+    successor was fed with something much larger, or answers otherwise than usual.
+    """
+    away = factors - np.median(factors, axis=0)
+    spread = 1.4826 * np.median(np.abs(away), axis=0)  # the standard deviation, if it is normal
+    size = np.abs(away)
+    far = size[:, :3] >= np.maximum(RESCALED, RESCALED_SPREADS * spread[:3])
+    open_sight = (
+        (np.abs(np.sign(away[:, :3]).sum(axis=1)) == 3) & far[:, 0] & far[:, 1]
+        & (size[:, 2] >= RESCALED_APART)
+        & (np.abs(away[:, 0] - away[:, 1]) <= RESCALED_APART)
+    )  # fmt: skip
+    behind_bias = has_bias(record, places) & far[:, 1] & far[:, 2] & is_masked(away)
+    kept = away[:, 1] > 0  # a large one is never a head
+    successors = (away[1:, 3] > RESCALED) | np.any(size[1:, :2] > RESCALED, axis=1)
+    kept[:-1] |= ~successors
+    return away, open_sight & kept, behind_bias & kept & ~open_sight
+
+
+def check_scale(record: FlowRecord) -> list[Finding]:
+    """Return a finding if one layer's factors stand alone."""
     if any("Norm" in kind for kind in record.kinds):
         return []  # a normalization takes any factor back
     places, factors = measure_factors(record)
     if len(places) < LEAST_LAYERS:
         return []
-    away = factors - np.median(factors, axis=0)
-    spread = 1.4826 * np.median(np.abs(away), axis=0)  # the standard deviation, if it is normal
-    size = np.abs(away)
-    alike = np.abs(np.sign(away[:, :3]).sum(axis=1)) == 3
-    alone = (
-        alike
-        & np.all(size[:, :2] >= np.maximum(RESCALED, RESCALED_SPREADS * spread[:2]), axis=1)
-        & (size[:, 2] >= RESCALED_APART)
-        & (np.abs(away[:, 0] - away[:, 1]) <= RESCALED_APART)
-    )
-    alone[-1] &= away[-1, 0] > 0
-    heads = (away[1:, 3] > RESCALED) | np.any(size[1:, :2] > RESCALED, axis=1)
-    alone[:-1] &= (away[:-1, 0] > 0) | ~heads
+    away, open_sight, behind_bias = find_rescaled(record, places, factors)
+    alone = open_sight | behind_bias
     if alone.sum() != 1:
         return []
     j = int(np.argmax(alone))
-    large = away[j, 0] > 0
-    side = "large" if large else "small"
+    side, word = ("large", "more") if away[j, 1] > 0 else ("small", "less")
+    forward, backward = 10 ** np.abs(away[j, :2])
+    how = (
+        f"the signal and its gradient change here by {forward:.0f} and {backward:.0f} times {word} "
+        "than in the usual layer"
+        if open_sight[j]
+        else f"the gradient changes here by {backward:.0f} times {word} than in the usual layer, "
+        "while the biases hold the signal up"
+    )
+    told = [0, 1] if open_sight[j] else [1, 2]
     return [
         Finding(
-            "rescaled_layer", "warning",
-            f"weights too {side}: the signal and its gradient change here by "
-            f"{10 ** size[j, 0]:.0f} and {10 ** size[j, 1]:.0f} times "
-            f"{'more' if large else 'less'} than in the usual layer, at the first step",
-            record.layers[places[j]], float(away[j, :2].mean()), RESCALED if large else -RESCALED,
+            "rescaled_layer", "warning", f"weights too {side}: {how}, at the first step",
+            record.layers[places[j]], float(away[j, told].mean()),
+            RESCALED if side == "large" else -RESCALED,
             "Every earlier layer's gradient, and every later layer's input, carries this factor "
             "(value and threshold in decades).",
             "this layer's initial weights: the same rule as for the others (He for ReLU, Xavier "

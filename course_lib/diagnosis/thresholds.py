@@ -29,6 +29,12 @@ stand out: a sum or a mean over positions between two layers moves the factors, 
 HORIZON_PROBLEM, HORIZON_WARNING = 4.0, 6.0
 """Steps back in time over which the gradient falls by three decades. Recurrent layers as the
 frameworks initialize them reach 7 to 15; below 4, each step divides by six and more."""
+GROWTH_WARNING, GROWTH_LEAST = 0.02, 0.2
+"""Decades per step back, and in all, by which a gradient that grows is told even on a short sample:
+two decades in a hundred steps. Layers as the frameworks initialize them stay below 0.001."""
+RECURRENT_GAIN = 1.5
+"""Root mean square of the singular values of a plain cell's recurrent matrix. The frameworks draw
+it at 0.58 and at 1; above 1 a wide tanh cell is chaotic without input (sompolinsky1988)."""
 SPIKE = 100.0
 """A step's global norm over the median of the steps before: ten times is common noise at small
 batches, a hundred times is one step that outweighs all the others (pascanu2013)."""
@@ -41,6 +47,9 @@ gradient at least, in every such layer."""
 ATTENTION_PROBLEM, ATTENTION_WARNING = 0.75, 0.5
 """Of an attention's rows, with nearly all weight on one position. A trained head may do so, and
 the first row of a causal mask always does; three quarters of a layer's rows are no choice."""
+GATE_PROBLEM, GATE_WARNING = 0.75, 0.5
+"""Of a recurrent gate's values, or of a plain cell's states, over a sample of units, inputs and
+steps. An embedding much wider than the layer flattens a third of them, in networks that learn."""
 UPDATE_PROBLEM, UPDATE_WARNING = 0.3, 0.2
 """Update over weight in one step: at 0.3 three steps replace the weights. 1e-3 is usual; the first
 steps of Adam on weights drawn small on purpose reach 0.1, and do no harm."""

@@ -1,4 +1,4 @@
-"""Over the steps: what is not finite, jumps, moves too much or too little, or is cut off."""
+"""Over the steps: what is not finite, jumps, or moves too much or too little."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from course_lib.diagnosis.connections import containers
 from course_lib.diagnosis.depth import typical
 from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.thresholds import (
@@ -70,19 +71,6 @@ def check_time(record: FlowRecord) -> list[Finding]:
     ]  # fmt: skip
 
 
-def containers(layers: tuple[str, ...]) -> set[str]:
-    """Return the layers that hold others.
-
-    What they own themselves, besides those, is a scale, a token or a table of positions: often
-    drawn near 0 on purpose, so that the first updates are as large as they are.
-    """
-    names = set(layers)
-    held = {name[:k] for name in names for k, c in enumerate(name) if c in "./"}
-    roots = {name for name in names if "." not in name and "/" not in name}
-    single = len(names) > 1 and any(c in name for name in names for c in "./")
-    return (names & held) | ({r for r in roots if single and r[:1].isupper()})
-
-
 def check_updates(record: FlowRecord) -> list[Finding]:
     found = []
     moved = np.any(record.update_ratios > 0, axis=1)  # none: gradients were accumulated
@@ -122,44 +110,3 @@ def check_updates(record: FlowRecord) -> list[Finding]:
             )
         )  # fmt: skip
     return found
-
-
-def check_connections(record: FlowRecord) -> list[Finding]:
-    if len(record) == 0:
-        return []
-    grads = record.weight_grad_norms
-    trainable = np.array(record.trainable, dtype=bool)
-    found = []
-    zero = np.flatnonzero(trainable & np.all(grads == 0, axis=0))
-    if len(zero) and len(record) > 1:  # at the first step alone, a layer drawn as 0 hides others
-        dead = np.any(record.dead_fractions > 0.99)
-        found.append(
-            Finding(
-                "zero_gradient", "info" if dead else "warning",
-                f"the gradient of {len(zero)} trainable parameters is exactly 0",
-                record.parameters[zero[0]], 0.0, 0.0,
-                "A layer that is dead lies between them and the loss." if dead
-                else "A path leads to them, and nothing comes through it.",
-                "see the finding on dead units." if dead
-                else "look for a product with 0, a saturated function, or underflow in 16 bits.",
-            )
-        )  # fmt: skip
-    cut = np.flatnonzero(trainable & np.all(np.isnan(grads), axis=0))
-    if not len(cut):
-        return found
-    ran = {name.split("#")[0] for name in record.layers}
-    active = [k for k in cut if record.parameter_layers[k] in ran]
-    first = (active or cut)[0]
-    return [
-        *found,
-        Finding(
-            "no_gradient", "problem" if active else "warning",
-            f"{len(cut)} trainable parameters never receive a gradient", record.parameters[first],
-            0.0, 0.0,
-            "The layer runs, but without it, or no gradient path leads there from the loss."
-            if active
-            else "The layer does not run.",
-            "look for detach(), no_grad, .numpy(), stop_gradient, argmax, or freeze the parameters "
-            "if that is meant.",
-        )
-    ]  # fmt: skip

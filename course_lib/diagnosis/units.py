@@ -14,19 +14,21 @@ from course_lib.diagnosis.thresholds import (
     CHANCE,
     DEAD_PROBLEM,
     DEAD_WARNING,
+    GATE_PROBLEM,
+    GATE_WARNING,
     SATURATED_PROBLEM,
     SATURATED_WARNING,
     graded,
 )
 from course_lib.inspection import UnitReport
-from course_lib.monitoring import ONE_SIDED, FlowRecord
+from course_lib.monitoring import GATE_KINDS, ONE_SIDED, FlowRecord
 
 SAMPLED = "in the sampled batches of the last half of the run"
 
 
 def check_units(record: FlowRecord) -> list[Finding]:
     """Return what is dead and what is saturated, one finding each that names every layer."""
-    dead_layers, flat_layers, attention = [], [], []
+    dead_layers, flat_layers, attention, gates = [], [], [], []
     recent = slice(len(record) // 2, None)
     flat = typical(record.saturated_fractions[recent])
     batch_dead = typical(record.dead_fractions[recent])
@@ -43,9 +45,12 @@ def check_units(record: FlowRecord) -> list[Finding]:
         )
         if activation == "softmax":
             attention += attention_finding(name, flat[k])
+        elif activation in GATE_KINDS:
+            gates += gate_finding(name, activation, flat[k])
         elif activation not in ONE_SIDED:  # to be off half of the time is what those are for
             flat_layers += saturation_finding(name, flat[k])
-    return [f for found in (dead_layers, flat_layers, attention) for f in join_findings(found)]
+    groups = (dead_layers, flat_layers, attention, gates)
+    return [f for found in groups for f in join_findings(found)]
 
 
 def join_findings(findings: list[Finding]) -> list[Finding]:
@@ -122,10 +127,30 @@ def attention_finding(name: str, flat: float) -> list[Finding]:
     ]  # fmt: skip
 
 
+def gate_finding(name: str, kind: str, stuck: float) -> list[Finding]:
+    """Return a finding if most values of a recurrent gate are stuck; a forget gate may well be."""
+    severity = graded(stuck, GATE_PROBLEM, GATE_WARNING) if kind == "gate" else None
+    if severity is None:
+        return []
+    return [
+        Finding(
+            "stuck_gate", severity,
+            f"{100 * stuck:.0f} % of the gate's values, or of the state's, are saturated", name,
+            float(stuck), GATE_PROBLEM if severity == "problem" else GATE_WARNING,
+            "The layer cannot open or shut it, and no gradient reaches the weights that should.",
+            "smaller recurrent and input weights, this gate's bias nearer to 0, standardized "
+            "inputs.",
+        )
+    ]  # fmt: skip
+
+
 def diagnose_units(report: UnitReport) -> list[Finding]:
     """Return the findings in a report on the units over a whole data set."""
-    dead, flat = [], []
+    dead, flat, gates = [], [], []
     for layer in report.layers:
+        if layer.activation in GATE_KINDS:
+            gates += gate_finding(layer.name, layer.activation, layer.saturated_fraction)
+            continue
         on = float("nan") if layer.active is None else float(np.mean(layer.active == 1))
         dead += dead_finding(
             layer.name, float(layer.dead.mean()), "on the whole data set", always_on=on,
@@ -133,4 +158,4 @@ def diagnose_units(report: UnitReport) -> list[Finding]:
         )
         if layer.activation not in (*ONE_SIDED, "softmax"):
             flat += saturation_finding(layer.name, layer.saturated_fraction)
-    return [*join_findings(dead), *join_findings(flat)]
+    return [*join_findings(dead), *join_findings(flat), *join_findings(gates)]

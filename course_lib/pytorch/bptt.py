@@ -158,10 +158,11 @@ def bptt_profile(
         inputs = as_tensor(recurrent, x).transpose(0, 1)
         k = _coefficients(recurrent, inputs)
         last = torch.tensor(grad, device=inputs.device)
-        logs = _recur(k, parameters_by_name(recurrent)["w_hh"].detach().double(), last)
+        w_hh = parameters_by_name(recurrent)["w_hh"].detach().double()
+        logs = _recur(k, w_hh, last)
     return BPTTProfile(
         "PyTorch", str(inputs.dtype).removeprefix("torch."), cell_name(recurrent), "recursion",
-        *logs,
+        *logs, recurrent_gain=w_hh.square().sum(1).mean().sqrt().item(),
     )  # fmt: skip
 
 

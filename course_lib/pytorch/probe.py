@@ -14,6 +14,7 @@ from torch.nn.modules.module import (
 
 from course_lib.monitoring import ONE_SIDED, Site, flat_mask
 from course_lib.pytorch import graph
+from course_lib.pytorch.gates import measure_gates
 from course_lib.pytorch.norms import norm64, norms64
 
 MODULE_ACTIVATIONS = {
@@ -202,6 +203,8 @@ class FlowProbe:
                 self._functional(name, h)
             run.nodes[id(node)] = node
         axis = self._axis(module, h)
+        if isinstance(module, nn.RNNBase) and not blind:
+            measure_gates(module, inputs, share=self.share, new_site=self._new_site, name=name)
         site = self._new_site(name, type(module).__name__, kind)
         if site is None:
             return

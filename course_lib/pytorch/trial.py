@@ -16,11 +16,12 @@ from torch.nn.parameter import is_lazy
 
 from course_lib._validation import require_integer, require_real, require_seed
 from course_lib.diagnosis import Report, diagnose
+from course_lib.diagnosis.connections import tell_unused
 from course_lib.diagnosis.trial import describe_trial
 from course_lib.pytorch.batches import Batch, call_model, read_batches
 from course_lib.pytorch.inspection import evaluating, profile_recurrent_layers
 from course_lib.pytorch.monitor import GradientFlowMonitor
-from course_lib.pytorch.randomness import generators_kept
+from course_lib.pytorch.randomness import generators_kept, seed_generators
 
 
 def diagnose_model(
@@ -77,7 +78,8 @@ def diagnose_model(
         profiles = trial.profile_layers()
         monitor = GradientFlowMonitor(trial.model, optimizer=rule, every=every, share=share)
         losses = trial.train(rule, monitor)
-    report = diagnose(monitor, *profiles)
+        record = tell_unused(monitor.record, lambda: trial.loss_changes(seed))
+    report = diagnose(record, *profiles)
     rates = {float(group["lr"]) for group in rule.param_groups}
     sentence = describe_trial(
         type(model).__name__, sum(p.numel() for p in trial.model.parameters()), steps,
@@ -195,6 +197,36 @@ class _Trial:
         value = self.measure_loss(batch)
         value.backward()
         return value
+
+    def loss_changes(self, seed: int) -> Callable[[list[str]], bool] | None:
+        """Return a function that says whether the loss depends on the named parameters.
+
+        It evaluates the first batch with them changed, and puts them back. None where the loss is
+        not finite, or not the same twice.
+        """
+        parameters = dict(self.model.named_parameters())
+
+        def evaluate() -> float:
+            seed_generators(seed)
+            with evaluating(self.model), torch.no_grad():
+                return self.measure_loss(self.batches[0]).item()
+
+        before = evaluate()
+        if not np.isfinite(before) or evaluate() != before:
+            return None
+
+        def changes_loss(names: list[str]) -> bool:
+            kept = [(parameters[name], parameters[name].detach().clone()) for name in names]
+            with torch.no_grad():
+                for parameter, value in kept:
+                    parameter.copy_(value + value.abs() + 0.5)
+                try:
+                    return evaluate() != before
+                finally:
+                    for parameter, value in kept:
+                        parameter.copy_(value)
+
+        return changes_loss
 
     def profile_layers(self) -> list[dict]:
         """Return the profiles over time of the recurrent layers, as far as they can be taken."""

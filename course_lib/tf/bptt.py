@@ -133,7 +133,10 @@ def bptt_profile(
     w_hh = np.ascontiguousarray(cell.recurrent_kernel.numpy().T, dtype=np.float64)
     scale = backpropagate(k, w_hh, hidden, cells)
     logs = [None if part is None else log10_norms(part, scale) for part in (hidden, cells)]
-    return BPTTProfile("TensorFlow", cell.compute_dtype, cell_name(cell), "recursion", *logs)
+    return BPTTProfile(
+        "TensorFlow", cell.compute_dtype, cell_name(cell), "recursion", *logs,
+        recurrent_gain=float(np.sqrt(np.square(w_hh).sum(axis=1).mean())),
+    )  # fmt: skip
 
 
 def direct_and_readback(

@@ -89,6 +89,12 @@ def unit_axis(layer: object, h: tf.Tensor) -> int:
     return 1 if first and h.shape.rank > 2 else h.shape.rank - 1
 
 
+def frozen_variables(model: keras.Model) -> list[keras.Variable]:
+    """Return the variables that a layer would train, were it not told not to."""
+    layers = model._flatten_layers()
+    return [v for layer in layers for v in layer._trainable_variables if not v.trainable]
+
+
 def named_variables(model: keras.Model) -> dict[int, tuple[str, str]]:
     """Return, by id, the name of every variable and of the layer that a finding should name.
 

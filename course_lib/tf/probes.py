@@ -17,9 +17,11 @@ import tensorflow as tf
 
 from course_lib.monitoring import ONE_SIDED, ParameterState, Sample, Site, flat_mask
 from course_lib.tf.attention import LAYERS, attention_weights, flat_rows, is_last
+from course_lib.tf.gates import recurrent_gates
 from course_lib.tf.layer_names import (
     PASSING,
     activation_kind,
+    frozen_variables,
     functional_activation,
     named_layers,
     named_variables,
@@ -125,6 +127,22 @@ class Trace:
         others = [k for k in range(flat.shape.rank) if heads is None or k != 1]
         self.packer.counts(site, "flat", tf.reshape(tf.reduce_sum(flat, others), [heads or 1]))
 
+    def probe_gates(
+        self, name: str, layer: keras.layers.RNN, loop: Callable, x: tf.Tensor, states: object
+    ) -> None:
+        """Count how often each gate inside a recurrent layer is stuck, on a sample of its input."""
+        run = self.current
+        run.calls[f"{name} gates"] = calls = run.calls.get(f"{name} gates", 0) + 1
+        if calls > self.max_calls or _place() is not self.place:
+            return
+        for gate, kind, z, stuck in recurrent_gates(layer, loop, x, states, self.share):
+            title = f"{name} ({gate})" if calls == 1 else f"{name} ({gate})#{calls}"
+            site = Site(title, kind, kind, 0, layer.cell.units)  # `unpack` divides the size by it
+            run.sites.append(site)
+            self.packer.scalar(site, "size", tf.size(z, out_type=tf.int64))
+            field, mask = ("active", z > 0) if kind == "relu" else ("flat", stuck)
+            self.packer.counts(site, field, tf.reduce_sum(tf.cast(mask, tf.float32), [0, 1]))
+
     def _measure(self, site: Site, h: tf.Tensor, z: object, axis: int) -> None:
         size, units = h.shape.num_elements(), h.shape[axis]
         if size is None:  # the last batch may be smaller
@@ -201,6 +219,8 @@ class Trace:
     def pack(self) -> tf.Tensor:
         """Return every number of the step in one float64 vector; a trace is packed once."""
         vector = self.packer.pack()
+        for variable in frozen_variables(self.model):
+            self.state(variable)
         run = self.current if self.current.differentiated or not self.kept.sites else self.kept
         self.sample = Sample(0, run.sites, list(self.states.values()))
         self.units = [site.rows for site in run.sites]
@@ -244,6 +264,8 @@ def instrumented(trace: Trace, optimizers: list[keras.Optimizer]) -> Iterator[Tr
             if isinstance(layer, LAYERS):
                 fused = _probed_attention(trace, name, layer)
                 override(layer, "_compute_attention", fused, patched)
+            if isinstance(layer, keras.layers.RNN):
+                override(layer, "inner_loop", _probed_loop(trace, name, layer), patched)
         for optimizer in optimizers:
             override(optimizer, "apply", _probed_apply(trace, optimizer), patched)
         yield trace
@@ -306,6 +328,20 @@ def _probed_attention(trace: Trace, name: str, layer: keras.Layer) -> Callable:
             mask, causal = kwargs.get("attention_mask"), kwargs.get("use_causal_mask", False)
             trace.probe_attention(name, attention_weights(layer, query, key, mask, causal))
         return result
+
+    return probed
+
+
+def _probed_loop(trace: Trace, name: str, layer: keras.layers.RNN) -> Callable:
+    loop = layer.inner_loop
+
+    @functools.wraps(loop)
+    @tf.autograph.experimental.do_not_convert
+    def probed(
+        sequences: tf.Tensor, initial_state: object, mask: object, training: bool = False
+    ) -> object:
+        trace.probe_gates(name, layer, loop, sequences, initial_state)
+        return loop(sequences, initial_state, mask, training=training)
 
     return probed
 

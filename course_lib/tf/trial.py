@@ -15,8 +15,10 @@ import tensorflow as tf
 
 from course_lib._validation import require_integer, require_real, require_seed
 from course_lib.diagnosis import Report, diagnose
+from course_lib.diagnosis.connections import tell_unused
 from course_lib.diagnosis.trial import describe_trial
 from course_lib.tf.batches import Batch, read_batches
+from course_lib.tf.layer_names import named_variables
 from course_lib.tf.model_profiles import profile_recurrent_layers
 from course_lib.tf.monitor import GradientFlowMonitor
 from course_lib.tf.probes import override, restore
@@ -80,7 +82,8 @@ def diagnose_model(
             inner = getattr(rule, "inner_optimizer", rule)
             rate = float(inner.learning_rate)  # a schedule's changes with the steps
             losses = trial.train(rule, monitor)
-    report = diagnose(monitor, *profiles)
+            record = tell_unused(monitor.record, trial.loss_changes)
+    report = diagnose(record, *profiles)
     sentence = describe_trial(
         type(model).__name__, sum(int(np.prod(w.shape)) for w in watched.weights), steps,
         type(inner).__name__, rate, losses,
@@ -192,14 +195,14 @@ class _Trial:
 
     # Steps ---------------------------------------------------------------------------------
 
-    def measure_loss(self, x: object, y: object) -> tf.Tensor:
+    def measure_loss(self, x: object, y: object, *, training: bool = True) -> tf.Tensor:
         """Return the loss of one batch, with the model's regularization, a tensor of one number."""
-        output = self._call(x, training=True)
+        output = self._call(x, training=training)
         if self.loss is not None:
             value = self.loss(output) if y is None else self.loss(output, y)
             return tf.add_n([value, *(tf.cast(r, value.dtype) for r in self.model.losses)])
         if self.model.compiled and (y is not None or not isinstance(output, dict)):
-            return self.model.compute_loss(x=x, y=y, y_pred=output, training=True)
+            return self.model.compute_loss(x=x, y=y, y_pred=output, training=training)
         own = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
         if own is None:
             raise ValueError(
@@ -285,6 +288,37 @@ class _Trial:
             return False
         layers = self.model._flatten_layers()
         return any(not type(layer).__module__.startswith("keras.") for layer in layers)
+
+    def loss_changes(self) -> Callable[[list[str]], bool] | None:
+        """Return a function that says whether the loss depends on the named variables.
+
+        It evaluates the first batch with them changed, and puts them back. None where the loss is
+        not finite, or not the same twice. Penalties of the weights themselves do not count.
+        """
+        found = named_variables(self.model)
+        names = {found[id(v)][0]: v for v in self.model.weights}
+
+        def evaluate() -> tuple[float, float]:
+            value = float(self.measure_loss(*self.batches[0], training=False))
+            penalty = sum(float(r) for r in self.model.losses)
+            return value - penalty, 1e-5 * abs(penalty)  # and how far rounding reaches
+
+        before, rounding = evaluate()
+        if not np.isfinite(before) or evaluate() != (before, rounding):
+            return None
+
+        def changes_loss(changed: list[str]) -> bool:
+            kept = [(names[name], names[name].numpy()) for name in changed]
+            for variable, value in kept:
+                variable.assign(value + np.abs(value) + np.array(0.5, value.dtype))
+            try:
+                after, rounding = evaluate()
+                return not abs(after - before) <= rounding
+            finally:
+                for variable, value in kept:
+                    variable.assign(value)
+
+        return changes_loss
 
     def profile_layers(self) -> list[dict]:
         """Return the profiles over time of the recurrent layers, as far as they can be taken."""

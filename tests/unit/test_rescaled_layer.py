@@ -199,3 +199,21 @@ def test_widths_that_change_are_no_rescaling(sizes, rule):
     report = diagnose_pytorch(nn.Sequential(*parts[:-1]), torch.from_numpy(X), torch.from_numpy(Y),
                               loss=nn.functional.cross_entropy, steps=1)  # fmt: skip
     assert places(report) == []
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.Sigmoid])
+def test_biases_as_pytorch_draws_them_do_not_hide_the_layer(activation, factor):
+    torch.manual_seed(0)
+    parts = [part for a, b in pairwise((16, *[32] * DEPTH)) for part in (nn.Linear(a, b),
+                                                                       activation())]  # fmt: skip
+    model = nn.Sequential(*parts, nn.Linear(32, 4))
+    batch = torch.from_numpy(X), torch.from_numpy(Y)
+    options = dict(loss=nn.functional.cross_entropy, steps=1)
+    assert places(diagnose_pytorch(model, *batch, **options)) == []
+    with torch.no_grad():
+        model[6].weight *= factor
+    (finding,) = [f for f in diagnose_pytorch(model, *batch, **options).findings
+                  if f.code == "rescaled_layer"]  # fmt: skip
+    assert finding.where == "6"
+    assert finding.value == pytest.approx(np.log10(factor), abs=0.35)

@@ -1,0 +1,197 @@
+"""What no gradient reaches: cut off, unused, frozen, or behind a product with 0.
+
+The rule. A parameter without a gradient is *unused* if the loss does not depend on it, which
+`diagnose_model` finds out by changing it: a note, since a loss may leave out a head or a table on
+purpose. It is *cut off* if the loss depends on it all the same: a problem. A monitor alone cannot
+change a parameter. It calls unused what shares its layer with a parameter that does get a
+gradient, says that it does not know where layers before it get theirs, and otherwise cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from course_lib.diagnosis.report import Finding
+from course_lib.monitoring import FlowRecord
+
+
+def containers(layers: tuple[str, ...]) -> set[str]:
+    """Return the layers that hold others.
+
+    What they own themselves, besides those, is a scale, a token or a table of positions: often
+    drawn near 0 on purpose, so that the first updates are as large as they are.
+    """
+    names = set(layers)
+    held = {name[:k] for name in names for k, c in enumerate(name) if c in "./"}
+    roots = {name for name in names if "." not in name and "/" not in name}
+    single = len(names) > 1 and any(c in name for name in names for c in "./")
+    return (names & held) | ({r for r in roots if single and r[:1].isupper()})
+
+
+def check_connections(record: FlowRecord) -> list[Finding]:
+    """Return what is wrong between the parameters and the loss."""
+    if len(record) == 0:
+        return []
+    return [*check_zeros(record), *check_missing(record), *check_frozen(record)]
+
+
+def check_zeros(record: FlowRecord) -> list[Finding]:
+    """Return a finding if gradients are exactly 0: of whole layers, or of scales and tables alone.
+
+    A table of positions, or a scale, has none where it has nothing to choose from: attention over
+    one position, a pool over one pixel.
+    """
+    trainable = np.array(record.trainable, dtype=bool)
+    silent = trainable & np.all(record.weight_grad_norms == 0, axis=0)
+    if not silent.any() or len(record) < 2:  # at the first step, a layer drawn as 0 hides others
+        return []
+    owners = np.array(record.parameter_layers)
+    whole = np.array([
+        silent[p] and rank >= 2 and owners[p] in _ran(record)
+        and owners[p] not in containers(record.parameter_layers)
+        and bool(np.all(silent[(owners == owners[p]) & trainable]))
+        for p, rank in enumerate(record.parameter_ranks)
+    ])  # fmt: skip
+    dead = bool(np.any(record.dead_fractions > 0.99))
+    first = int(np.argmax(whole if whole.any() else silent))
+    quiet = dead or not whole.any()
+    why = "A path leads to them, and nothing comes through it."
+    remedy = "look for a product with 0, a saturated function, or underflow in 16 bits."
+    if dead:
+        why = "A layer that is dead lies between them and the loss."
+        remedy = "see the finding on dead units."
+    elif quiet:
+        why = ("Scales or tables, in layers that do get a gradient: with inputs of this size they "
+               "have nothing to choose from.")  # fmt: skip
+        remedy = "larger inputs (attention over one position, or a pool over one pixel, gives 0)."
+    return [
+        Finding(
+            "zero_gradient", "info" if quiet else "warning",
+            f"the gradient of {int(silent.sum())} trainable parameters is exactly 0",
+            record.parameters[first], 0.0, 0.0, why, remedy,
+        )
+    ]  # fmt: skip
+
+
+def _ran(record: FlowRecord) -> set[str]:
+    return {name.split("#")[0] for name in record.layers}
+
+
+def missing_gradients(record: FlowRecord) -> np.ndarray:
+    """Return which parameters, by their place, are trainable and never received a gradient."""
+    never = np.all(np.isnan(record.weight_grad_norms), axis=0)
+    return np.flatnonzero(never & np.array(record.trainable, dtype=bool))
+
+
+def find_unused(groups: list[list[str]], changes_loss: Callable[[list[str]], bool]) -> list[str]:
+    """Return the names in those groups, one per layer, that change nothing: by halving.
+
+    `changes_loss` says whether the loss is another when all the named parameters are. At most 64
+    trials; what is left then is not called unused.
+    """
+    found, queue = [], [groups]
+    for _ in range(64):
+        if not queue:
+            break
+        part = queue.pop(0)
+        names = [name for group in part for name in group]
+        if names and not changes_loss(names):
+            found += names
+        elif len(part) > 1:
+            queue += [part[: len(part) // 2], part[len(part) // 2 :]]
+    return found
+
+
+def tell_unused(
+    record: FlowRecord, prepare: Callable[[], Callable[[list[str]], bool] | None]
+) -> FlowRecord:
+    """Return the record with what is unused, tried layer by layer.
+
+    `prepare` evaluates the loss, and returns the `changes_loss` of `find_unused`, or None if
+    nothing can be tried; it is called only if some parameter has no gradient.
+    """
+    groups: dict[str, list[str]] = {}
+    for p in missing_gradients(record):
+        groups.setdefault(record.parameter_layers[p], []).append(record.parameters[p])
+    changes_loss = prepare() if groups else None
+    if changes_loss is None:
+        return record
+    return replace(record, unused=tuple(find_unused(list(groups.values()), changes_loss)))
+
+
+def check_missing(record: FlowRecord) -> list[Finding]:
+    """Return a finding for each way of never receiving a gradient; see the rule above."""
+    grads, owners = record.weight_grad_norms, record.parameter_layers
+    reached = {owners[p] for p in np.flatnonzero(~np.all(np.isnan(grads), axis=0))}
+    groups: dict[str, list[int]] = {}
+    for p in missing_gradients(record):
+        groups.setdefault(_why_missing(record, p, reached), []).append(p)
+    found = []
+    for code, severity, what, why, remedy in _MISSING:
+        group = groups.get(what, [])
+        if group:
+            found.append(
+                Finding(
+                    code, severity, f"{len(group)} trainable parameters never receive a gradient",
+                    record.parameters[group[0]], 0.0, 0.0, why, remedy,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _why_missing(record: FlowRecord, p: int, reached: set[str]) -> str:
+    """Return which row of `_MISSING` a parameter without a gradient belongs to."""
+    owner, ran = record.parameter_layers[p], _ran(record)
+    if owner not in ran and owner not in containers(record.parameter_layers):
+        return "idle"
+    if record.unused is not None:
+        return "unused" if record.parameters[p] in record.unused else "cut"
+    if owner in reached:
+        return "unused"
+    order = [name.split("#")[0] for name in record.layers]
+    place = order.index(owner) if owner in order else len(order)
+    return "unknown" if any(name in reached for name in order[:place]) else "cut"
+
+
+_CUT = ("look for detach(), no_grad, .numpy(), stop_gradient, argmax, or freeze the parameters if "
+        "that is meant.")  # fmt: skip
+_MISSING = (
+    ("no_gradient", "problem", "cut",
+     "The layer runs, but without it, or no gradient path leads there from the loss.", _CUT),
+    ("no_gradient", "warning", "unknown",
+     "Layers before it get theirs. Either its output is not used by the loss, or it is cut off; "
+     "`diagnose_model` tells which.", _CUT),
+    ("no_gradient", "warning", "idle", "The layer does not run.", _CUT),
+    ("unused_parameter", "info", "unused",
+     "The loss does not depend on them: changing them does not change it, or the layer works "
+     "without them.", "nothing, if this loss is meant to leave them out."),
+)  # fmt: skip
+
+
+def check_frozen(record: FlowRecord) -> list[Finding]:
+    """Return a finding if matrices are frozen: a note, or a warning if some trainable ones ran
+    before and most are trained, which is neither fine-tuning nor a frozen body.
+    """
+    owners, order = record.parameter_layers, [name.split("#")[0] for name in record.layers]
+    place = {name: k for k, name in reversed(list(enumerate(order)))}
+    matrices = [p for p, rank in enumerate(record.parameter_ranks)
+                if rank >= 2 and owners[p] in place]  # fmt: skip
+    frozen = sorted((place[owners[p]], p) for p in matrices if not record.trainable[p])
+    trained = sorted(place[owners[p]] for p in matrices if record.trainable[p])
+    if not frozen or not trained:
+        return []
+    inside = [p for k, p in frozen if k > trained[0]]
+    odd = bool(inside) and len(frozen) < len(trained)
+    return [
+        Finding(
+            "frozen_parameters", "warning" if odd else "info",
+            f"{len(frozen)} of {len(matrices)} weight matrices are frozen",
+            record.parameters[inside[0] if odd else frozen[0][1]], float(len(frozen)), 0.0,
+            "They stay as they are, though layers before them are trained." if odd
+            else "They stay as they are.",
+            "requires_grad (PyTorch) or trainable (Keras), unless that is meant.",
+        )
+    ]  # fmt: skip

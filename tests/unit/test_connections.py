@@ -1,0 +1,166 @@
+"""Parameters without a gradient: cut off is a problem, unused is a note, frozen depends."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from keras import layers
+from torch import nn
+
+from course_lib.diagnosis import diagnose
+from course_lib.diagnosis.connections import find_unused
+from course_lib.monitoring import FlowRecorder, ParameterState, Sample, Site
+from course_lib.pytorch import GradientFlowMonitor
+from course_lib.pytorch import diagnose_model as diagnose_pytorch
+from course_lib.tf import diagnose_model as diagnose_keras
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(16, 8)).astype("float32"), np.arange(16) % 4
+CODES = ("no_gradient", "unused_parameter", "zero_gradient", "frozen_parameters")
+
+
+def found(report):
+    return [(f.severity, f.code, f.where) for f in report.findings if f.code in CODES]
+
+
+class Net(nn.Module):
+    """A residual body, with one thing or another wrong in it."""
+
+    def __init__(self, fault):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.block, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.side = nn.Linear(16, 3) if fault in ("side", "idle") else None
+        self.table = nn.Parameter(torch.ones(3, 16)) if fault == "table" else None
+        self.fault = fault
+        if fault == "freeze block":
+            self.block.requires_grad_(False)
+        if fault == "freeze body":
+            self.first.requires_grad_(False)
+            self.block.requires_grad_(False)
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x))
+        branch = self.block(h)
+        if self.fault == "side":
+            self.kept = self.side(h).sum().item()
+        h = h + {"detach": branch.detach(), "zero": 0 * branch}.get(self.fault, branch)
+        return self.head(h)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("none", []),
+        ("detach", [("problem", "no_gradient", "block.weight")]),
+        ("side", [("info", "unused_parameter", "side.weight")]),
+        ("table", [("info", "unused_parameter", "table")]),
+        ("idle", [("warning", "no_gradient", "side.weight")]),
+        ("zero", [("warning", "zero_gradient", "block.weight")]),
+        ("freeze block", [("warning", "frozen_parameters", "block.weight")]),
+        ("freeze body", [("info", "frozen_parameters", "first.weight")]),
+    ],
+)
+def test_the_rule_in_pytorch(fault, expected):
+    model = Net(fault)
+    kept = [p.detach().clone() for p in model.parameters()]
+    report = diagnose_pytorch(model, torch.from_numpy(X), torch.from_numpy(Y),
+                              loss=nn.functional.cross_entropy, steps=3)  # fmt: skip
+    assert found(report) == expected
+    assert all(torch.equal(a, b) for a, b in zip(kept, model.parameters(), strict=True))
+
+
+def keras_net(fault):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((8,))
+    h = layers.Dense(16, "tanh", name="first")(x)
+    block = layers.Dense(16, name="block")
+    block.trainable = fault != "freeze block"
+    branch = block(h)
+    if fault == "detach":
+        branch = layers.Lambda(tf.stop_gradient)(branch)
+    if fault == "zero":
+        branch = layers.Rescaling(0.0)(branch)
+    output = layers.Dense(4, name="head")(layers.Add()([h, branch]))
+    if fault == "side":
+        return keras.Model(x, [output, layers.Dense(3, name="side")(h)])
+    return keras.Model(x, output)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("none", []),
+        ("detach", [("problem", "no_gradient", "block/kernel")]),
+        ("side", [("info", "unused_parameter", "side/kernel")]),
+        ("zero", [("warning", "zero_gradient", "block/kernel")]),
+        ("freeze block", [("warning", "frozen_parameters", "block/kernel")]),
+    ],
+)
+def test_the_rule_in_keras(fault, expected):
+    cross = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def loss(output, y):
+        return cross(y, output[0] if isinstance(output, list) else output)
+
+    assert found(diagnose_keras(keras_net(fault), X, Y, loss=loss, steps=3)) == expected
+
+
+def test_a_monitor_alone_says_what_it_cannot_know():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.spare = nn.Parameter(torch.eye(8)), nn.Parameter(torch.ones(8))
+
+        def forward(self, x):
+            return x @ self.weight
+
+    def watch(model):
+        rule = torch.optim.SGD(model.parameters(), lr=0.1)
+        with GradientFlowMonitor(model, every=1) as monitor:
+            for _ in range(2):
+                out = model(torch.from_numpy(X))
+                nn.functional.cross_entropy(out, torch.from_numpy(Y)).backward()
+                rule.step()
+        return found(diagnose(monitor))
+
+    assert watch(Net("detach")) == [("warning", "no_gradient", "block.weight")]
+    assert watch(Net("side")) == [("warning", "no_gradient", "side.weight")]
+    half = nn.Sequential(Half(), nn.Linear(8, 4))
+    assert watch(half) == [("info", "unused_parameter", "0.spare")]
+
+
+def test_halving_finds_all_that_is_unused_in_few_trials():
+    groups = [[f"l{k}.w", f"l{k}.b"] for k in range(40)]
+    used, tried = {"l7.w", "l31.b"}, []
+
+    def changes_loss(names):
+        tried.append(names)
+        return bool(used & set(names))
+
+    unused = find_unused(groups, changes_loss)
+    assert sorted(unused) == sorted(n for k, g in enumerate(groups) if k not in (7, 31) for n in g)
+    assert len(tried) < 30
+    assert find_unused(groups, lambda names: True) == []
+
+
+def test_scales_and_tables_without_a_choice_are_a_note():
+    def record(silent):
+        recorder = FlowRecorder(framework="NumPy", every=1, max_records=9, share=0.1)
+        for step in range(2):
+            sites = [Site(name, "Linear", None, 4, 1, 1.0, 1.0) for name in ("a.qkv", "a", "b")]
+            names = ("a.qkv.weight", "a.qkv.bias", "a.positions", "b.scale", "b.weight")
+            states = [ParameterState(n, n.rpartition(".")[0], 1 if n in ("a.qkv.bias", "b.scale")
+                                     else 2, True, float(n not in silent), 1.0, 1e-3)
+                      for n in names]  # fmt: skip
+            recorder.add(Sample(step, sites, states))
+        return found(diagnose(recorder.record()))
+
+    assert record(()) == []
+    assert record(("a.positions",)) == [("info", "zero_gradient", "a.positions")]
+    assert record(("b.scale",)) == [("info", "zero_gradient", "b.scale")]
+    assert record(("b.weight",)) == [("info", "zero_gradient", "b.weight")]
+    assert record(("a.qkv.weight", "a.qkv.bias")) == [("warning", "zero_gradient", "a.qkv.weight")]
+    both = record(("a.qkv.weight", "a.qkv.bias", "b.scale"))
+    assert both == [("warning", "zero_gradient", "a.qkv.weight")]
