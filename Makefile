@@ -17,6 +17,8 @@ WORKERS ?= 2
 # For versions and test-versions: which set, and the Python it is made with (default: by version).
 SET ?= lowest
 PYTHON_UNDER_TEST ?=
+# Pages to print, for pdf (default: all).
+PAGES ?=
 PORT ?= 8000
 
 # Two workers on two cores: more threads in each would only wait for one another. The stored
@@ -28,7 +30,7 @@ export PYTHON PYTHON_UNDER_TEST OMP_NUM_THREADS TF_NUM_INTRAOP_THREADS TF_NUM_IN
 
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help book test test-notebooks test-versions versions lint refresh edit store exercises notebooks serve lock clean env-book env-test
+.PHONY: help book test test-notebooks test-versions versions lint refresh edit store exercises notebooks pdf wheel publication links serve lock clean env-book env-pdf env-test
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -65,6 +67,21 @@ exercises: env-test  ## make the student notebooks in exercises/ from solutions/
 notebooks: env-book  ## write the notebooks that Colab opens, into _build/notebooks
 	@$(VENV_PYTHON) book/_tools/colab.py
 
+pdf: env-pdf  ## print the book as one PDF, into _build/pdf (or some pages: PAGES=book/intro)
+	@$(VENV_PYTHON) book/_tools/build_book.py
+	@$(VENV_PYTHON) book/_tools/pdf.py $(if $(PAGES),--pages $(PAGES))
+
+wheel: env-book  ## build the package, and try it in an environment without the course
+	@$(VENV_PYTHON) book/_tools/wheel.py build
+	@$(VENV_PYTHON) book/_tools/wheel.py try
+
+publication: pdf notebooks  ## gather what is published (make wheel first), and check its links
+	@$(VENV_PYTHON) book/_tools/publish.py gather
+
+links: book notebooks  ## check every link, those that lead outside too
+	@$(VENV_PYTHON) book/_tools/links.py
+	@$(VENV_PYTHON) book/_tools/outside_links.py
+
 serve: book  ## build the book and show it at http://localhost:8000
 	@echo "==> http://localhost:$(PORT) (stop with Ctrl-C)"
 	@$(VENV_PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
@@ -87,6 +104,9 @@ clean:  ## remove what was built; .venv too with ALL=1
 
 env-book:
 	@sh book/_tools/environment.sh book
+
+env-pdf:
+	@sh book/_tools/environment.sh pdf
 
 env-test:
 	@sh book/_tools/environment.sh test

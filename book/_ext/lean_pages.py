@@ -112,6 +112,15 @@ def repository_links(source: str) -> dict[str, str]:
     return links
 
 
+def download_links() -> dict[str, str]:
+    """Return where the published site keeps the book for reading offline (`_tools/publish.py`)."""
+    repository = published_repository()
+    if repository is None or repository.site is None:
+        return {}
+    start = f"{repository.site}/downloads/gradient-pathologies"
+    return {"pdf_url": f"{start}.pdf", "offline_url": f"{start}.zip"}
+
+
 def complete_page(app, pagename, templatename, context, doctree) -> None:
     body = context.get("body", "")
     for pattern, replacement in REPLACEMENTS:
@@ -127,6 +136,8 @@ def complete_page(app, pagename, templatename, context, doctree) -> None:
         words = description(doctree, words)
         source = Path(app.env.doc2path(pagename)).relative_to(app.srcdir).as_posix()
         context.update(repository_links(source))
+        if pagename == app.config.root_doc:
+            context.update(download_links())
         if source.endswith(".ipynb") and context.get("sourcename"):
             context["notebook_url"] = context["pathto"](f"_sources/{context['sourcename']}", 1)
     metatags = re.sub(r'<meta name="viewport"[^>]*>\s*', "", context.get("metatags") or "")

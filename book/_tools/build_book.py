@@ -17,6 +17,10 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from _tools.repository import published_repository
+
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 FINGERPRINT = ROOT / "_build" / "book-fingerprint.json"
@@ -85,7 +89,10 @@ def main() -> int:
     """Build if needed; 0 when the book in `_build/html` is whole and up to date."""
     sources = source_hashes()
     last = read_fingerprint(FINGERPRINT)
-    if last.get("sources") == sources and last.get("built") == built_files(HTML):
+    repository = published_repository()  # the buttons of the pages lead there
+    published = repository and [repository.address, repository.branch, repository.site]
+    same = last.get("sources") == sources and last.get("published") == published
+    if same and last.get("built") == built_files(HTML):
         print(f"==> The book is up to date: {HTML / 'index.html'}")
         return 0
     changed = changed_sources(last.get("sources", {}), sources)
@@ -101,7 +108,7 @@ def main() -> int:
     if status != 0:
         print("==> The book was not built: see the warnings above, each of them is an error.")
         return status
-    record = {"sources": sources, "built": built_files(HTML)}
+    record = {"sources": sources, "published": published, "built": built_files(HTML)}
     FINGERPRINT.write_text(json.dumps(record, indent=1), encoding="utf-8")
     print(f"==> The book is built, in {time.perf_counter() - started:.0f} s: {HTML / 'index.html'}")
     print("    Open that file in a browser, or let `make serve` show it at http://localhost:8000")

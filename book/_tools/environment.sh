@@ -9,8 +9,9 @@ cd "$(dirname "$0")/../.."
 
 case "${1:-}" in
     book) stages="book" ;;
+    pdf) stages="book pdf" ;;
     test) stages="book test torch tensorflow" ;;
-    *) echo "usage: environment.sh book|test" >&2; exit 2 ;;
+    *) echo "usage: environment.sh book|pdf|test" >&2; exit 2 ;;
 esac
 
 is_supported() {

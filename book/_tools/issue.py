@@ -1,6 +1,7 @@
 """Keep one issue about one thing: open it, bring it up to date, close it when the thing is mended.
 
     python book/_tools/issue.py versions _build/versions/colab/report.json --run ADDRESS
+    python book/_tools/issue.py links _build/links/report.json --run ADDRESS
 
 The scheduled workflows call this, with GitHub's own program `gh`, which finds the repository and
 the right to write in the environment. What an issue says is made here and tested; the workflow's
@@ -125,16 +126,36 @@ def about_versions(report: Report, run: str, locked: dict[str, str]) -> Finding:
     )
 
 
+def about_links(answers: list[dict], run: str) -> Finding:
+    """Return what the issue about addresses outside of the course is to say."""
+    from _tools.outside_links import DEAD, Answer, to_markdown  # more than Colab's image has
+
+    read = [Answer(**answer) for answer in answers]
+    listed = to_markdown(read)
+    how = "To ask again at a desk: `make links`. The first run without a dead address closes this."
+    seen = f"Seen in {run}." if run else ""
+    return Finding(
+        key="links",
+        title="Links that lead nowhere",
+        body="\n\n".join(filter(None, [listed, how, seen])) if listed else "",
+        mended=f"None of {len(read)} addresses is dead. {run}".rstrip(),
+        state="\n".join(answer.address for answer in read if answer.state == DEAD),
+    )
+
+
 def main(arguments: list[str]) -> int:
-    """Keep the issue about a report of versions."""
+    """Keep the issue about a report of versions or of links."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("about", choices=["versions"])
-    parser.add_argument("report", type=Path, help="report.json of compare_versions.py")
+    parser.add_argument("about", choices=["versions", "links"])
+    parser.add_argument("report", type=Path, help="report.json of the tool that found it")
     parser.add_argument("--run", default="", help="the address of the run that wrote it")
     parser.add_argument("--show", action="store_true", help="print the issue; ask nobody")
     given = parser.parse_args(arguments)
-    report = from_json(given.report.read_text(encoding="utf-8"))
-    finding = about_versions(report, given.run, locked_versions())
+    text = given.report.read_text(encoding="utf-8")
+    if given.about == "links":
+        finding = about_links(json.loads(text), given.run)
+    else:
+        finding = about_versions(from_json(text), given.run, locked_versions())
     if given.show:
         print(f"{finding.title}\n\n{finding.marked_body}" if finding.body else finding.mended)
     else:

@@ -27,8 +27,8 @@ def requirements(*extras: str) -> list[Requirement]:
     return [Requirement(name) for name in names]
 
 
-def test_the_extras_are_the_five_that_are_promised():
-    assert set(EXTRAS) == {"torch", "tensorflow", "book", "cluster", "test"}
+def test_the_extras_are_those_that_are_promised():
+    assert set(EXTRAS) == {"torch", "tensorflow", "book", "cluster", "pdf", "test"}
 
 
 @pytest.mark.parametrize("requirement", requirements("torch", "tensorflow", "test"), ids=str)

@@ -8,7 +8,6 @@ import functools
 import http.server
 import io
 import os
-import shutil
 import sys
 import threading
 import warnings
@@ -21,10 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 THEMES = ROOT / "book" / "_theme"
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
-CHROMIUM_FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]
 
 
 def docnames() -> list[str]:
@@ -89,8 +84,9 @@ def no_browser(reason: str) -> None:
 @pytest.fixture(scope="session")
 def browser():
     """Start one Chromium for all browser tests."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
+    from _tools.browser import FLAGS, find_browser
+
+    program = find_browser()
     if program is None:
         no_browser("no Chromium on this machine (Debian's package is `chromium`)")
     try:
@@ -98,7 +94,7 @@ def browser():
     except ImportError:
         no_browser("playwright is not installed")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
+        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield chromium
         chromium.close()
 
