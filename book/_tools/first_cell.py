@@ -1,8 +1,9 @@
 """The head of a notebook for Colab: what it was made with, and the cell that brings the library.
 
 The cell installs `course_lib` if it is missing and touches nothing else: `--no-deps` leaves every
-package that is there as it is. It says in a sentence what it did, or what to do: where nothing can
-be installed, where another version is there already, and where a framework is missing.
+package that is there as it is, and `--no-compile` leaves compiling to the first import. It says in
+a sentence what it did, or what to do: where nothing can be installed, where another version is
+there already, and where a framework is missing.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ bring_course_lib(
 '''
 
 INSTALL = '''\
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", wanted]
-        run = subprocess.run(pip, capture_output=True, text=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+        run = subprocess.run([*pip, wanted], capture_output=True, text=True)
         if run.returncode != 0:
             print(f"course_lib could not be installed from {wanted}:\\n{run.stderr.strip()}")
             return

@@ -230,6 +230,40 @@ def test_links_lead_to_what_is_published():
     assert bare("notation.md") == f"{sources}/book/notation.md"
 
 
+def test_a_link_to_a_section_scrolls_to_its_cell_in_colab_and_to_its_heading_in_jupyter():
+    stored = nbformat.read(ROOT / "book" / "chain_rule.ipynb", as_version=4)
+    cell = next(c.id for c in stored.cells if "\n### One layer\n" in f"\n{c.source}")
+    repository = published_repository(FORK)
+    opened = repository.colab_link("book/chain_rule.ipynb")
+    there = colab.link_resolver("exercises/chain_rule.ipynb", repository)
+    assert there("../book/chain_rule.ipynb#one-layer") == f"{opened}#scrollTo={cell}"
+    here = colab.link_resolver("book/chain_rule.ipynb", repository)
+    assert here("#one-layer") == f"#scrollTo={cell}"
+    beside = colab.link_resolver("exercises/chain_rule.ipynb", None)
+    assert beside("../book/chain_rule.ipynb#one-layer") == "../book/chain_rule.ipynb#One-layer"
+    with pytest.raises(ValueError, match=r"book/chain_rule.ipynb has no heading.*`#no-layer`"):
+        there("../book/chain_rule.ipynb#no-layer")
+
+
+def test_the_code_of_a_solution_is_folded_and_no_other():
+    """In every chapter: what the book hides, and what stands between the ends of a solution."""
+    found = 0
+    for path in colab.ordered_notebooks():
+        stored = nbformat.read(ROOT / path, as_version=4)
+        copy = colab.make_copy(stored, path=path, repository=None, edition=EDITION)
+        folded = {cell.id for cell in copy.cells if cell.metadata == colab.FOLDED}
+        expected, inside = set(), False
+        for cell in stored.cells:
+            if cell.cell_type == "markdown":
+                gates = re.findall(r"^:::\{solution-(start|end)\}", cell.source, re.MULTILINE)
+                inside = gates[-1] == "start" if gates else inside
+            elif inside or "hide-cell" in cell.metadata.get("tags", []):
+                expected.add(cell.id)
+        assert folded == expected, path
+        found += len(folded)
+    assert found > 30
+
+
 def test_addresses_are_read_as_people_write_them():
     for named in ("a/b", "https://github.com/a/b", "https://github.com/a/b.git", "a/b/"):
         repository = published_repository({"COURSE_REPOSITORY": named, "COURSE_REVISION": "v1"})
