@@ -38,6 +38,13 @@ FOLDED = {
     "collapsed": True,
     "jupyter": {"source_hidden": True, "outputs_hidden": True},
 }
+OF_A_RELEASE = """\
+## Those of a release
+
+The notebooks here follow the newest state of the course. Each says at its head what it was made
+with, and installs just that, so a copy you save goes on running as it does today. A set for a whole
+term is attached to [each release]({address}/releases).
+"""
 ON_YOUR_OWN_MACHINE = """\
 ## On your own machine
 
@@ -130,6 +137,8 @@ def front_page(titles: dict[str, str], repository: Repository | None, edition: E
                 button = f"[![Open in Colab]({BADGE})]({link}) " if link else ""
                 lines.append(f"- {button}[{title.removeprefix('Exercises: ')}]({path})")
         lines.append("")
+    if repository is not None and repository.name is not None:
+        lines.append(OF_A_RELEASE.format(address=repository.address))
     if repository is not None:
         lines.append(ON_YOUR_OWN_MACHINE.format(wanted=repository.requirement))
     return "\n".join(lines)

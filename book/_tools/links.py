@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
 
+import nbformat
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from _tools import citations
@@ -165,6 +167,10 @@ def look_for_heading(file: Path, anchor: str) -> str | None:
     """Return what is missing, if the anchor is no heading of the Markdown or the notebook."""
     if not anchor or file.suffix not in (".md", ".ipynb"):
         return None
+    if file.suffix == ".ipynb" and anchor.startswith("scrollTo="):  # how Colab goes to a cell
+        cells = nbformat.read(file, as_version=4).cells
+        known = anchor.removeprefix("scrollTo=") in {cell.id for cell in cells}
+        return None if known else "there is no such cell"
     known = unquote(anchor) in heading_anchors(markdown_text(file))
     return None if known else "there is no such heading"
 

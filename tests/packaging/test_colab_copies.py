@@ -216,6 +216,7 @@ def test_a_fork_needs_one_variable(tmp_path):
     front = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert front.count("colab-badge.svg") == len(written)
     assert f"[torch,tensorflow] @ {ARCHIVE}" in front
+    assert f"](https://github.com/{FORK['COURSE_REPOSITORY']}/releases)" in front
 
 
 def test_links_lead_to_what_is_published():

@@ -38,7 +38,7 @@ def published(tmp_path):
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "notebooks/book").mkdir()
     text = "# A chapter\n\n## Where it breaks\n\n[up](#Where-it-breaks)"
-    cell = nbformat.v4.new_markdown_cell(text)
+    cell = nbformat.v4.new_markdown_cell(text, id="the-cell")
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "notebooks/book/a.ipynb")
     return Published(tmp_path / "pages", tmp_path / "notebooks", tmp_path / "sources",
                      published_repository(FORK))  # fmt: skip
@@ -68,6 +68,7 @@ def test_the_same_holds_where_no_address_is_known(published):
         ("pages/index.html", f"{HUB}/blob/master/book/a.md", "no branch master"),
         ("notebooks/book/a.ipynb", "b.ipynb", "no such file"),
         ("notebooks/book/a.ipynb", "#Where-it-holds", "no such heading"),
+        ("notebooks/book/a.ipynb", "#scrollTo=no-cell", "no such cell"),
         ("notebooks/book/a.ipynb", f"{FORK['COURSE_SITE']}/book/b.html", "no such page"),
         ("notebooks/book/a.ipynb", f"{FORK['COURSE_SITE']}/book/a.html#there", "no such place"),
         ("notebooks/README.md", "exercises/a.ipynb", "no such file"),
@@ -84,6 +85,7 @@ def test_each_way_to_lead_nowhere_is_found(published, file, address, why):
     ("file", "address"),
     [
         ("pages/index.html", f"{OURS}/blob/colab/book/a.ipynb"),
+        ("notebooks/README.md", f"{OURS}/blob/colab/book/a.ipynb#scrollTo=the-cell"),
         ("pages/index.html", f"{HUB}/blob/main/book/a.md"),
         ("pages/index.html", f"{FORK['COURSE_SITE']}/"),
         ("pages/index.html", "mailto:a@example.org"),
