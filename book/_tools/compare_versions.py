@@ -209,7 +209,9 @@ def compare_notebook(path: Path, kernels: KernelSpecManager) -> NotebookResult:
     )
 
 
-def compare_all(python: str, paths: list[Path], *, key: str, title: str, out: Path) -> Report:
+def compare_all(
+    python: str, paths: list[Path], *, key: str, title: str, out: Path, gpu: bool = False
+) -> Report:
     """Run the notebooks on that Python, print a line for each, and return the report."""
     before = ask(python)
     beside = out / "site"
@@ -217,7 +219,8 @@ def compare_all(python: str, paths: list[Path], *, key: str, title: str, out: Pa
     install_beside(before["executable"], beside)
     kernels = register_kernel(before["executable"], out)
     results = []
-    with kernel_environment(out / "kernel", {"PYTHONPATH": str(beside)}):
+    variables = {"PYTHONPATH": str(beside)} | ({"CUDA_VISIBLE_DEVICES": "0"} if gpu else {})
+    with kernel_environment(out / "kernel", variables):
         # Else the first figure's cell would say that fonts are being listed.
         fonts = [before["executable"], "-c", "import matplotlib.font_manager"]
         subprocess.run(fonts, check=True, capture_output=True)
@@ -241,6 +244,7 @@ def main(arguments: list[str]) -> int:
     which.add_argument("--python", help="the Python of an environment that is there")
     which.add_argument("--set", choices=SETS, help="make the environment first")
     parser.add_argument("--name", help="what the set is called (default: `other`, or the set)")
+    parser.add_argument("--gpu", action="store_true", help="let the notebooks see the first GPU")
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all")
     given = parser.parse_args(arguments)
     key = given.name or given.set or "other"
@@ -255,7 +259,7 @@ def main(arguments: list[str]) -> int:
         python = given.python or str(make_environment(given.set, out / "env"))
         title = SETS[key].title if key in SETS else key
         paths = [path.resolve() for path in given.notebooks] or find_notebooks()
-        report = compare_all(python, paths, key=key, title=title, out=out)
+        report = compare_all(python, paths, key=key, title=title, out=out, gpu=given.gpu)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -21,8 +21,12 @@ SOURCE = '''\
 # @title Run this cell first: it installs course_lib if it is missing, and nothing else
 def bring_course_lib(made_with, wanted, needed):
     import importlib.util
+    import os
     import subprocess
     import sys
+
+    # On some GPUs, products of float32 keep 10 of 23 bits unless told not to: other numbers.
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 
     def is_missing(module):
         return importlib.util.find_spec(module) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import subprocess
 import sys
 import sysconfig
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from _tools import compare_versions, version_report, version_sets
+from _tools import colab, compare_versions, version_report, version_sets
 from _tools.version_report import CellDifference, NotebookResult, Report
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
@@ -222,3 +223,19 @@ def test_an_environment_is_made_once_from_one_list(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHON_UNDER_TEST", "/no/such/python")
     with pytest.raises(ValueError, match=r"`PYTHON_UNDER_TEST` \(='/no/such/python'\) must be"):
         version_sets.make_environment("newest", tmp_path / "none")
+
+
+# A GPU in Colab -----------------------------------------------------------------------------------
+
+
+def test_the_first_cell_keeps_float32_whole_on_a_gpu():
+    """Unless the reader has decided otherwise; before any framework is loaded."""
+    notebook = nbformat.read(version_sets.ROOT / "book/chain_rule.ipynb", as_version=4)
+    copy = colab.make_copy(notebook, path="book/chain_rule.ipynb", repository=None)
+    cell = next(c for c in copy.cells if c.get("id") == "install")
+    told = cell.source + "\nimport os; print('TF32', os.environ['NVIDIA_TF32_OVERRIDE'])"
+    for given, expected in (({}, "0"), ({"NVIDIA_TF32_OVERRIDE": "1"}, "1")):
+        kept = {n: v for n, v in os.environ.items() if n != "NVIDIA_TF32_OVERRIDE"} | given
+        command = [sys.executable, "-c", told]
+        done = subprocess.run(command, capture_output=True, text=True, env=kept)
+        assert f"TF32 {expected}" in done.stdout, done.stderr
