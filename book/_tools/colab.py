@@ -93,6 +93,7 @@ def make_copy(
     """
     copy = nbformat.from_dict(notebook)
     writer = PlainMarkdown(chapter=chapter, resolve=link_resolver(path, repository))
+    writer.foresee(cell.source for cell in copy.cells if cell.cell_type == "markdown")
     cells, framework = [], None
     for cell in copy.cells:
         tags = cell.metadata.get("tags", [])

@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 from _tools.copy_links import HEADING
 
-FENCED = re.compile(r"^(```+|~~~+).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^(```+|~~~+)(?P<info>[^\n]*).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?P<role>\{[a-z][a-z:+-]*\})?(?<!`)(`+)(?!`).+?(?<!`)\2(?!`)", re.DOTALL)
 FORMULA = re.compile(r"\$\$.*?\$\$|(?<!\\)\$[^$]+\$", re.DOTALL)
 DISPLAY = re.compile(r"\$\$(.*?)\$\$", re.DOTALL)
@@ -35,6 +35,8 @@ def cell_faults(source: str) -> list[str]:
     """Return what a Markdown cell shows as it is typed, or not at all."""
     found = [] if source.strip() else ["nothing: an empty cell"]
     text = FENCED.sub("", source)
+    found += [f"a directive, {code['info']!r}" for code in FENCED.finditer(source)
+              if code["info"].startswith("{")]  # fmt: skip
     found += [f"a role, {span[0]!r}" for span in SPAN.finditer(text) if span["role"]]
     text = SPAN.sub("code", text)
     for formula in DISPLAY.findall(text):

@@ -3,25 +3,36 @@
 Colab, GitHub and plain Jupyter show `:::{prf:theorem}` as it is typed. `PlainMarkdown` writes the
 same text with what all of them understand: quotations for boxes, `<details>` for what folds,
 names and years for citations, and links that lead somewhere from where the copy will be read.
-
-Two of them take formulas out before they read the text, and so find the `>` of a quotation within
-a formula of several lines; in a quotation, a formula is written on one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from _tools import citations
+from _tools.markdown_blocks import (
+    OPENING,
+    end_of_box,
+    end_of_verbatim,
+    folded,
+    quoted,
+    split_options,
+)  # fmt: skip
 
-OPENING = re.compile(r"^(?P<fence>:{3,})\{(?P<name>[a-z:-]+)\}\s*(?P<title>.*)$")
-OPTION = re.compile(r"^:(?P<key>[a-z-]+):\s*(?P<value>.*)$")
-ROLE = re.compile(r"\{(?P<role>[a-z:]+)\}`(?P<content>[^`]+)`")
-LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
-CODE = re.compile(r"^(```|~~~)")
-COMMENT = re.compile(r"(?<!\\)%")
-KINDS = ("theorem", "lemma", "definition", "proposition", "corollary")
+# Code and formulas come first: what stands in them is neither role nor link.
+INLINE = re.compile(
+    r"(?P<code>(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))|(?P<formula>\$+[^$]+\$+)"
+    r"|\{(?P<role>[a-z:]+)\}`(?P<content>[^`]+)`"
+    r"|(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)"
+)
+LABEL = re.compile(r"^\([\w-]+\)=\s*$")
+NAMED = ("note", "tip", "hint", "important", "attention", "caution", "warning", "danger")
+BOXES = {"admonition": "", "seealso": "See also", "prf:proof": "Proof"} | {
+    name: name.capitalize() for name in NAMED
+}
+KINDS = ("theorem", "lemma", "definition", "proposition", "corollary", "remark", "example",
+         "conjecture", "axiom", "assumption", "observation", "property", "criterion")  # fmt: skip
 NUMBERED = {f"prf:{kind}": kind.capitalize() for kind in KINDS} | {"exercise": "Exercise"}
 
 
@@ -46,6 +57,16 @@ class PlainMarkdown:
         self.cited: list[str] = []
         self.solving: str | None = None
 
+    def foresee(self, sources: Iterable[str]) -> None:
+        """Number what these cells hold, so that a reference may stand before what it names."""
+        for lines in (source.split("\n") for source in sources):
+            for k, line in enumerate(lines):
+                opened = OPENING.match(line)
+                if opened and opened["name"] in NUMBERED:
+                    options, _ = split_options(lines[k + 1 :])
+                    self._number(opened["name"], options.get("label"))
+        self.counts.clear()
+
     def rewrite(self, source: str) -> str:
         """Return the Markdown of one cell.
 
@@ -65,21 +86,23 @@ class PlainMarkdown:
         inside = self._blocks(lines[:stop])
         if ends:
             self.solving = None
-        return lines[stop:], self._folded(title, inside) if any(map(str.strip, inside)) else []
+        return lines[stop:], folded(title, inside) if any(map(str.strip, inside)) else []
 
     def _blocks(self, lines: list[str]) -> list[str]:
         out: list[str] = []
-        k, in_code = 0, False
+        k = 0
         while k < len(lines):
-            if CODE.match(lines[k]):
-                in_code = not in_code
-            opened = None if in_code else OPENING.match(lines[k])
+            opened = OPENING.match(lines[k])
             if opened is None:
-                out.append(lines[k] if in_code else self._inline(lines[k]))
-                k += 1
+                end = end_of_verbatim(lines, k)
+                if end is not None:
+                    out += lines[k : end + 1]
+                elif not LABEL.match(lines[k]):
+                    out.append(self._inline(lines[k]))
+                k = (k if end is None else end) + 1
                 continue
-            end = self._end(lines, k, opened["fence"])
-            options, body = self._split_options(lines[k + 1 : end])
+            end = end_of_box(lines, k)
+            options, body = split_options(lines[k + 1 : end])
             if opened["name"] == "solution-start":
                 lines, box = self._open_solution(opened["title"].strip(), lines[end + 1 :])
                 out += ["", *box, ""]
@@ -98,43 +121,31 @@ class PlainMarkdown:
     def _solution_heading(self, label: str) -> str:
         return f"Solution to {self.labels.get(label, 'the exercise')}"
 
-    @staticmethod
-    def _end(lines: list[str], start: int, fence: str) -> int:
-        depth = 0
-        for k in range(start, len(lines)):
-            if (opened := OPENING.match(lines[k])) and opened["fence"] == fence:
-                depth += 1
-            elif lines[k].strip() == fence:
-                depth -= 1
-                if depth == 0:
-                    return k
-        raise ValueError(f"the box that opens with {lines[start]!r} is never closed")
-
-    @staticmethod
-    def _split_options(lines: list[str]) -> tuple[dict[str, str], list[str]]:
-        options, k = {}, 0
-        while k < len(lines) and (found := OPTION.match(lines[k])):
-            options[found["key"]] = found["value"].strip()
-            k += 1
-        return options, lines[k:]
-
     def _box(self, name: str, title: str, options: dict[str, str], body: list[str]) -> list[str]:
         if name == "quiz":
             return self._quiz(options, body)
         if name == "solution-end":
             return []
         if name == "solution":
-            return self._folded(self._solution_heading(title), self._blocks(body))
+            return folded(self._solution_heading(title), self._blocks(body))
         if name in NUMBERED:
             heading = self._number(name, options.get("label"))
             heading += f" ({title})" if title else ""
-            return self._quoted(heading, self._blocks(body))
-        heading = title if name == "admonition" else name.removeprefix("prf:").capitalize()
-        if name not in ("admonition", "note", "tip", "warning", "hint", "important", "prf:proof"):
+            return quoted(heading, self._blocks(body))
+        if name == "math":
+            return ["$$", *filter(str.strip, body), "$$"]
+        if name in ("code", "code-block"):
+            return [f"```{title}", *body, "```"]
+        if name in ("tab-set", "tab-item"):
+            return [f"**{title}**", "", *self._blocks(body)] if title else self._blocks(body)
+        if name not in BOXES:
             raise ValueError(f"no plain form is known of the directive {{{name}}}")
+        heading = BOXES[name] or title
+        if BOXES[name] and title:  # what stands beside such a name is its first line
+            body = [title, "", *body]
         if "dropdown" in options.get("class", "").split():
-            return self._folded(self._inline(heading), self._blocks(body))
-        return self._quoted(self._inline(heading), self._blocks(body))
+            return folded(self._inline(heading), self._blocks(body))
+        return quoted(self._inline(heading), self._blocks(body))
 
     def _number(self, name: str, label: str | None) -> str:
         self.counts[name] = self.counts.get(name, 0) + 1
@@ -156,52 +167,31 @@ class PlainMarkdown:
             shown = [*shown, "*Write down a number, then open the answer.*", ""]
             answer = f"**Answer: {options['answer']}** (within {near})."
             hidden = [f"{answer} If you found", "", *hidden]
-        return [*self._blocks(shown), *self._folded("Answer", self._blocks(hidden))]
-
-    @staticmethod
-    def _folded(title: str, body: list[str]) -> list[str]:
-        return ["<details>", f"<summary>{title}</summary>", "", *body, "", "</details>"]
-
-    @classmethod
-    def _quoted(cls, title: str, body: list[str]) -> list[str]:
-        body = cls._formulas_on_one_line(body)
-        while body and not body[0].strip():
-            body = body[1:]
-        while body and not body[-1].strip():
-            body = body[:-1]
-        return [f"> **{title}.**", ">", *(f"> {line}".rstrip() for line in body)]
-
-    @staticmethod
-    def _formulas_on_one_line(lines: list[str]) -> list[str]:
-        out: list[str] = []
-        inside = False
-        for line in lines:
-            if inside and COMMENT.search(line):
-                raise ValueError(f"no comment in a formula of a box, put on one line: {line!r}")
-            if inside:
-                out[-1] += " " + line.strip()
-            else:
-                out.append(line.rstrip())
-            inside ^= line.count("$$") % 2 == 1
-        return out
+        return [*self._blocks(shown), *folded("Answer", self._blocks(hidden))]
 
     def _inline(self, line: str) -> str:
-        return LINK.sub(self._link, ROLE.sub(self._role, line))
+        return INLINE.sub(self._replace, line)
 
-    def _role(self, found: re.Match) -> str:
-        role, content = found["role"], found["content"]
-        if role in ("cite:p", "cite:t"):
+    def _replace(self, found: re.Match) -> str:
+        if found["role"]:
+            return self._role(found["role"], found["content"])
+        return self._link(found) if found["target"] else found[0]
+
+    def _role(self, role: str, content: str) -> str:
+        if role == "math":
+            return f"${content}$"
+        if role in ("cite", "cite:p", "cite:t"):
             self.cited += [k.strip() for k in content.split(",") if k.strip() not in self.cited]
             return citations.cite(content, textual=role == "cite:t")
         if role == "term":
             return content.split("<")[0].strip()
-        if role in ("prf:ref", "ref", "numref"):
-            return self.labels.get(content, "above")
-        raise ValueError(f"no plain form is known of the role {{{role}}}")
+        if role in ("prf:ref", "ref", "numref") and content in self.labels:
+            return self.labels[content]
+        raise ValueError(f"no plain form is known of the role {{{role}}}`{content}`")
 
     def _link(self, found: re.Match) -> str:
-        target = found["target"]
+        target, text = found["target"], self._inline(found["text"])
         if re.match(r"^(https?:|mailto:)", target):
-            return found[0]
+            return f"[{text}]({target})"
         address = self.resolve(target)
-        return f"[{found['text']}]({address})" if address else found["text"]
+        return f"[{text}]({address})" if address else text

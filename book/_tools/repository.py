@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS_BRANCH = "colab"
 """The branch that holds the notebooks made for Colab, and nothing else."""
 
-GITHUB = re.compile(r"^(?:https://github\.com/)?([\w.-]+)/([\w.-]+?)(?:\.git)?/?$")
+GITHUB = re.compile(
+    r"^(?:https?://(?:www\.)?github\.com/|(?:ssh://)?git@github\.com[:/])?"
+    r"([\w.-]+)/([\w.-]+?)(?:\.git)?/?$"
+)
 
 
 @dataclass(frozen=True)

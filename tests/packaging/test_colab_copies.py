@@ -123,6 +123,44 @@ def test_code_is_left_alone_and_links_without_a_place_become_text():
     assert plain.endswith("```\n:::{note}\n{cite:p}`x`\n```")
 
 
+CONSTRUCTS = {
+    "```{note}\nRead.\n```": "> **Note.**\n>\n> Read.",
+    ":::{seealso} The end.\nAnd *more*.\n:::": "> **See also.**\n>\n> The end.\n>\n> And *more*.",
+    "````{admonition} A *box*\n```python\nx\n```\n````":
+        "> **A *box*.**\n>\n> ```python\n> x\n> ```",
+    "(there)=\n## There": "## There",
+    "```{math}\n:label: a\nx\n```": "$$\nx\n$$",
+    "```{code-block} python\nx = 1\n```": "```python\nx = 1\n```",
+    "::::{tab-set}\n:::{tab-item} PyTorch\nx\n:::\n:::{tab-item} Keras\ny\n:::\n::::":
+        "**PyTorch**\n\nx\n\n**Keras**\n\ny",
+    "So {math}`x` and {term}`dead unit<dead>`.": "So $x$ and dead unit.",
+    "`{cite:p}`, $[0, 1](x)$ and ``a`{b}`` stay.": "`{cite:p}`, $[0, 1](x)$ and ``a`{b}`` stay.",
+    "$$\n\\bigl[g\\bigr](x)\n$$": "$$\n\\bigl[g\\bigr](x)\n$$",
+    "````\n```\n:::{note}\n````\n:::{tip}\nx\n:::":
+        "````\n```\n:::{note}\n````\n\n> **Tip.**\n>\n> x",
+    "[the `f` of {cite:t}`glorot2010`](a.ipynb)": "[the `f` of Glorot and Bengio (2010)](A)",
+    "### Prove it\n\n1. so\n\n   $$\n   a\n   $$": "### Prove it\n\n1. so\n\n   $$\n   a\n   $$",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "plain"), CONSTRUCTS.items())
+def test_what_else_an_author_may_write_has_a_plain_form(text, plain):
+    assert rewrite(text, **{"a.ipynb": "A"}) == plain
+    assert copy_gate.cell_faults(plain.replace("(A)", "(https://example.org)")) == []
+
+
+def test_a_reference_may_stand_before_what_it_names_and_never_leads_nowhere():
+    theorem = ":::{{prf:theorem}}\n:label: {0}\n{0}\n:::"
+    cells = ["See {prf:ref}`thm-b`.", theorem.format("thm-a"), theorem.format("thm-b")]
+    writer = PlainMarkdown(chapter=6, resolve={}.get)
+    writer.foresee(cells)
+    assert list(map(writer.rewrite, cells)) == [
+        "See theorem 6.2.", "> **Theorem 6.1.**\n>\n> thm-a", "> **Theorem 6.2.**\n>\n> thm-b"
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"\{prf:ref\}`thm-c`"):
+        writer.rewrite("See {prf:ref}`thm-c`.")
+
+
 @pytest.mark.parametrize(
     "text",
     ["{strange}`x`", ":::{strange}\nx\n:::", ":::{note}\nnever", ":::{quiz} q\nstrange?\n:::"],
@@ -157,11 +195,15 @@ def test_each_copy_is_plain_and_whole(path, environment):
         assert f"github/{FORK['COURSE_REPOSITORY']}/blob/colab/{path}" in copy.cells[0].source
         assert f'wanted="{ARCHIVE}"' in code[0].source
         assert ".ipynb)" not in re.sub(r"\(https://\S+\)", "", text), "a relative link in Colab"
+        again = PlainMarkdown(chapter=None, resolve={}.get)
+        texts = [cell.source for cell in copy.cells if cell.cell_type == "markdown"]
+        assert list(map(again.rewrite, texts)) == texts, "what is plain stays as it is"
 
 
 FAULTS = {
     ":::{note}\nx\n:::": "a directive",
     "> :::": "a directive",
+    "```{note}\nx\n```": "a directive",
     "see {prf:ref}`thm-a`": "a role",
     "(thm-a)=": "a label",
     "so {{ this }}": "a substitution",
@@ -266,7 +308,9 @@ def test_the_code_of_a_solution_is_folded_and_no_other():
 
 
 def test_addresses_are_read_as_people_write_them():
-    for named in ("a/b", "https://github.com/a/b", "https://github.com/a/b.git", "a/b/"):
+    for named in ("a/b", "https://github.com/a/b", "https://github.com/a/b.git", "a/b/",
+                  "http://www.github.com/a/b", "git@github.com:a/b.git",
+                  "ssh://git@github.com/a/b"):  # fmt: skip
         repository = published_repository({"COURSE_REPOSITORY": named, "COURSE_REVISION": "v1"})
         assert repository == Repository("https://github.com/a/b", "a/b", "v1")
     disk = published_repository({"COURSE_REPOSITORY": "file:///srv/x.git", "COURSE_REVISION": "v1"})
