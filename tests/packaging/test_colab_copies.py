@@ -194,6 +194,7 @@ def test_each_copy_is_plain_and_whole(path, environment):
     else:
         assert f"github/{FORK['COURSE_REPOSITORY']}/blob/colab/{path}" in copy.cells[0].source
         assert f'wanted="{ARCHIVE}"' in code[0].source
+        assert '"--no-deps"' in code[0].source, "what Colab has would be replaced"
         assert ".ipynb)" not in re.sub(r"\(https://\S+\)", "", text), "a relative link in Colab"
         again = PlainMarkdown(chapter=None, resolve={}.get)
         texts = [cell.source for cell in copy.cells if cell.cell_type == "markdown"]
