@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -72,7 +73,9 @@ def ask(python: str) -> dict:
         ValueError: if it is not a Python that runs.
     """
     try:
-        done = subprocess.run([python, "-c", ASK], capture_output=True, text=True, check=True)
+        # `-I`: what is installed there, not what lies in this folder or on PYTHONPATH.
+        command = [python, "-I", "-c", ASK]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise ValueError(f"`python` (={python!r}) must be a Python that runs: {error}") from error
     return json.loads(done.stdout)
@@ -230,11 +233,29 @@ def compare_all(
             start = "\r\x1b[2K" if sys.stdout.isatty() else ""
             print(f"{start}[{number}/{len(paths)}] {result.sentence()} ({result.seconds:.0f} s)",
                   flush=True)  # fmt: skip
-    was, now = before["versions"], ask(python)["versions"]
+            # After each: whoever stops a long run, or loses it, has what was found so far.
+            report = make_report(before, ask(python), tuple(results), key=key, title=title)
+            report = replace(report, asked=len(paths))
+            write_report(report, out)
+    return report
+
+
+def make_report(
+    before: dict, after: dict, results: tuple[NotebookResult, ...], *, key: str, title: str
+) -> Report:
+    """Return the report, from what `ask` said before and after the notebooks were run."""
+    was, now = before["versions"], after["versions"]
     changed = [f"{name} {was.get(name)} -> {now.get(name)}"
                for name in sorted(was | now) if was.get(name) != now.get(name)]  # fmt: skip
     versions = {name: was[name] for name in SHOWN if name in was}
-    return Report(key, title, before["system"], versions, tuple(results), tuple(changed))
+    return Report(key, title, before["system"], versions, results, tuple(changed))
+
+
+def write_report(report: Report, out: Path) -> None:
+    """Write the report as data and as text."""
+    (out / "report.json").write_text(to_json(report), encoding="utf-8")
+    text = to_markdown(report, locked_versions())
+    (out / "report.md").write_text(text, encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
@@ -263,10 +284,7 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    (out / "report.json").write_text(to_json(report), encoding="utf-8")
-    written = out / "report.md"
-    written.write_text(to_markdown(report, locked_versions()), encoding="utf-8")
-    print(f"{report.summary()}\nSee {display_name(written)}")
+    print(f"{report.summary()}\nSee {display_name(out / 'report.md')}")
     return 0 if report.is_same else 1
 
 

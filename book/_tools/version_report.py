@@ -62,6 +62,7 @@ class Report:
         versions: what is installed there, of `SHOWN`.
         notebooks: in the order they were run.
         changed: a line for each installed version that is another after the run.
+        asked: how many notebooks were to be run; a run that was cut off has fewer.
     """
 
     key: str
@@ -70,11 +71,13 @@ class Report:
     versions: dict[str, str]
     notebooks: tuple[NotebookResult, ...]
     changed: tuple[str, ...] = ()
+    asked: int = 0
 
     @property
     def is_same(self) -> bool:
-        """Whether the words hold on this set, and the set is as it was."""
-        return not self.changed and all(result.is_same for result in self.notebooks)
+        """Whether the words of all notebooks hold on this set, and the set is as it was."""
+        whole = len(self.notebooks) >= self.asked
+        return whole and not self.changed and all(result.is_same for result in self.notebooks)
 
     def summary(self) -> str:
         """How much of it is the same, in sentences."""
@@ -90,6 +93,8 @@ class Report:
             "No installed version changed." if not self.changed else
             "Installed versions changed: " + "; ".join(self.changed) + ".",
         ]  # fmt: skip
+        if len(self.notebooks) < self.asked:
+            lines.insert(0, f"The run ended after {len(self.notebooks)} of {self.asked} notebooks.")
         return "\n".join(lines)
 
 

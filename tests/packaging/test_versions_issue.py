@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,11 @@ def test_a_changed_version_alone_is_a_finding():
     finding = about(make_report(changed=("numpy 2.1.3 -> 2.4.6",)))
     assert "Installed versions changed: numpy 2.1.3 -> 2.4.6." in finding.body
     assert finding.digest != about(make_report(changed=("numpy 2.1.3 -> 2.5",))).digest
+
+
+def test_a_run_that_was_cut_off_closes_nothing():
+    report = replace(make_report(), asked=2)
+    assert "The run ended after 1 of 2 notebooks." in about(report).body
 
 
 def test_a_long_text_is_cut_between_lines_and_its_fences_are_closed():
