@@ -14,11 +14,13 @@ import argparse
 import html
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
+from pypdf.generic import DictionaryObject, NameObject, TextStringObject
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -48,6 +50,14 @@ FIT = """
     .map((one) => [one.closest("article")?.id, (one.textContent || one.alt || one.tagName)])
     .map(([place, words]) => `${place}: ${words.slice(0, 60)}`);
 }
+"""
+# In a formula, what is read out, not what is drawn.
+HEADINGS = """
+() => [...document.querySelectorAll("h1, h2, h3, h4, h5")].map((heading) => {
+  const copy = heading.cloneNode(true);
+  copy.querySelectorAll(".katex-html, annotation").forEach((part) => part.remove());
+  return copy.textContent.replace(/\\s+/g, " ").trim();
+})
 """
 NUMBER = """
 (pages) => { for (const place of document.querySelectorAll("[data-for]"))
@@ -110,9 +120,25 @@ def page_numbers(pdf: Path) -> dict[str, int]:
     }
 
 
-def describe_pdf(pdf: Path, author: str) -> None:
-    """Say in the PDF who wrote it, and open it with its bookmarks shown."""
+def bookmarks(parent: DictionaryObject) -> Iterator[DictionaryObject]:
+    """Yield every bookmark below another, in the order of the book."""
+    mark = parent.get("/First")
+    while mark is not None:
+        mark = mark.get_object()
+        yield mark
+        yield from bookmarks(mark)
+        mark = mark.get("/Next")
+
+
+def describe_pdf(pdf: Path, author: str, headings: list[str]) -> None:
+    """Say in the PDF who wrote it, name its bookmarks, and open it with them shown.
+
+    Chromium names bookmarks too, but repeats the first line of a heading at the top of a page.
+    """
     writer = PdfWriter(clone_from=pdf)
+    marks = bookmarks(writer.root_object["/Outlines"].get_object())
+    for mark, heading in zip(marks, headings, strict=True):
+        mark[NameObject("/Title")] = TextStringObject(heading)
     writer.add_metadata({"/Author": author, "/Creator": "Jupyter Book and Chromium"})
     writer.page_mode = "/UseOutlines"
     writer.write(pdf)
@@ -126,7 +152,7 @@ def print_book(parts: list[Part], target: Path, page: Page, built: Path = HTML) 
         page.pdf(path=target, prefer_css_page_size=True, print_background=True, tagged=True,
                  outline=True)  # fmt: skip
         page.evaluate(NUMBER, page_numbers(target))
-    describe_pdf(target, configuration()["author"])
+    describe_pdf(target, configuration()["author"], page.evaluate(HEADINGS))
     return len(PdfReader(target).pages)
 
 

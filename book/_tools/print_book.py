@@ -37,7 +37,7 @@ PAGE = """<!DOCTYPE html>
 <p class="book-title">{title}</p><p class="book-subtitle">{tagline}</p>
 <p class="book-facts">{facts}</p>
 </header>
-<nav class="book-contents" aria-label="Contents"><h1>Contents</h1>
+<nav class="book-contents" aria-labelledby="contents-title"><h1 id="contents-title">Contents</h1>
 {contents}
 </nav>
 {body}
@@ -133,9 +133,8 @@ def answers_at_the_end(article: Tag, page: str) -> None:
             heading = f'<p class="admonition-title">{html.escape(title)}</p>'
             box.insert(0, build_element(article, heading))
     if entries:
-        level = "h3" if article.find("h2") else "h2"
         end = build_element(article, f'<section class="answers" id="{name_of(page)}-answers">'
-                            f"<{level}>{ANSWERS}</{level}></section>")  # fmt: skip
+                            f"<h2>{ANSWERS}</h2></section>")  # fmt: skip
         end.extend(entries)
         article.append(end)
 
