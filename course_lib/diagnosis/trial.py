@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from course_lib.results import format_number
 
@@ -35,3 +35,25 @@ def describe_trial(
     if len(losses) < steps:
         text += f"; stopped there, of {steps} steps, because the loss is not finite"
     return text + ". The model itself is as it was."
+
+
+class FirstCall:
+    """Calls a function and says, if the first call raises, which argument was not what it takes.
+
+    What a reader's own model or loss raises is whatever it is: the message of it is kept.
+    """
+
+    def __init__(self, name: str, rule: str, function: Callable) -> None:
+        self.name, self.rule, self.function, self.done = name, rule, function, False
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        try:
+            result = self.function(*args, **kwargs)
+        except Exception as error:
+            if self.done:
+                raise
+            raise ValueError(
+                f"`{self.name}` must be what {self.rule} ({type(error).__name__}: {error})."
+            ) from error
+        self.done = True
+        return result

@@ -37,10 +37,20 @@ def read_batches(
         )
     if not batches:
         raise ValueError("`inputs` (no batch) must hold at least one batch.")
-    batches = [(place(x, like), place(y, like)) for x, y in batches]
+    batches = [(_placed("inputs", x, like), _placed("targets", y, like)) for x, y in batches]
     if any(t.ndim > 0 and len(t) == 0 for x, _ in batches for t in _tensors(x)):
         raise ValueError("`inputs` (an empty batch) must hold at least one input.")
     return batches
+
+
+def _placed(name: str, data: object, like: torch.Tensor) -> object:
+    """Return `place(data, like)`, or say which argument holds what is no array of numbers."""
+    try:
+        return place(data, like)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`{name}` (a {type(data).__name__}) must hold arrays or tensors of numbers."
+        ) from error
 
 
 def _split(batch: object) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from course_lib._validation import require_choice, require_integer, require_real, require_seed
+from course_lib.diagnosis.trial import FirstCall
 from course_lib.inspection import (
     SPECTRUM_METHODS,
     ClipAudit,
@@ -21,8 +22,9 @@ from course_lib.inspection import (
     randomized_singular_values,
 )
 from course_lib.monitoring import ONE_SIDED
+from course_lib.pytorch.batches import call_model
 from course_lib.pytorch.bptt import bptt_profile
-from course_lib.pytorch.probe import FlowProbe
+from course_lib.pytorch.probe import FlowProbe, first_tensor
 from course_lib.recurrent_results import BPTTProfile
 
 
@@ -43,7 +45,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _like_model(model: nn.Module, x: object) -> torch.Tensor:
     """Return x on the model's device, in its precision unless x holds integers."""
     # Else an array would first go to the default device, wherever the model is.
-    x = x if isinstance(x, torch.Tensor) else torch.as_tensor(x, device="cpu")
+    try:
+        x = x if isinstance(x, torch.Tensor) else torch.as_tensor(x, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`x` (a {type(x).__name__}) must be a tensor or an array.") from error
+    if x.is_complex():
+        raise TypeError(f"`x` ({x.dtype}) must hold real numbers.")
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     if first is None:
         return x
@@ -58,7 +65,9 @@ def dead_units(
     Arguments:
         model: any module; modules and functional activations are found alike. It is run in
             evaluation mode, and left in the mode in which it was.
-        x: the inputs, first axis over the data set; an array or a tensor.
+        x: the inputs, first axis over the data set: an array or a tensor for `model(x)`, a dict of
+            them for `model(**x)`, a tuple for `model(*x)`. Gates of recurrent layers are counted
+            on the first sequences of each batch (`course_lib.gates`).
         batch_size: how many are run at a time.
         share: the share of the largest slope below which a value counts as saturated.
     """
@@ -66,16 +75,18 @@ def dead_units(
     share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
     totals: dict[str, list] = {}
     with evaluating(model), torch.enable_grad():  # functional activations leave a trace in a graph
-        x = _like_model(model, x)
-        if x.ndim == 0 or len(x) == 0:
-            raise ValueError(f"`x` (shape {tuple(x.shape)}) must hold at least one input.")
-        if x.is_floating_point():
-            x = x.detach().requires_grad_()
-        for rows in x.split(batch_size):
+        inputs = {k: _data_set(model, part) for k, part in _named(x).items()}
+        count = {len(part) for part in inputs.values()}
+        if len(count) != 1:
+            raise ValueError(f"`x` (parts of {sorted(count)} inputs) must have one first axis.")
+        (count,) = count
+        call = FirstCall("x", "`model` can be called on", call_model)
+        for start in range(0, count, batch_size):
+            rows = {k: part[start : start + batch_size] for k, part in inputs.items()}
             probe = FlowProbe(model, share=share, max_calls=64)
             probe.attach()
             try:
-                model(rows)
+                call(model, rows if isinstance(x, dict) else tuple(rows.values()))
             finally:
                 probe.detach()
             for site in probe.current.sites:
@@ -90,7 +101,21 @@ def dead_units(
         )
         for name, (activation, rows, active, flat) in totals.items()
     ]
-    return UnitReport("PyTorch", len(x), share, tuple(layers))
+    return UnitReport("PyTorch", count, share, tuple(layers))
+
+
+def _named(x: object) -> dict:
+    """Return the parts of a model's input, by name or by place."""
+    if isinstance(x, dict) and x:
+        return x
+    return dict(enumerate(x)) if isinstance(x, tuple) and x else {0: x}
+
+
+def _data_set(model: nn.Module, x: object) -> torch.Tensor:
+    x = _like_model(model, x)
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(f"`x` (shape {tuple(x.shape)}) must hold at least one input.")
+    return x.detach().requires_grad_() if x.is_floating_point() else x
 
 
 def _add_counts(totals: dict, site: object) -> None:
@@ -130,7 +155,8 @@ def jacobian_spectrum(
     r"""Return the singular values of $\partial f/\partial x$ at one input x (no batch axis).
 
     Arguments:
-        model: any module with a tensor in and a tensor out; run in evaluation mode.
+        model: any module with a tensor in and a tensor out (or an output that holds one: the first
+            counts); run in evaluation mode.
         x: one input, of any shape; both sides are flattened.
         method: "exact" (the whole matrix, n or m passes), "product" (an `nn.Sequential`: each
             stage's matrix, multiplied in float64), or "randomized" (the `rank` largest from
@@ -140,6 +166,9 @@ def jacobian_spectrum(
     method = require_choice("method", method, SPECTRUM_METHODS)
     with evaluating(model):
         x = _like_model(model, x).detach()
+        FirstCall("x", "`model` can be called on", _one)(model, x.clone())
+        if not x.is_floating_point():
+            raise ValueError(f"`x` ({x.dtype}) must hold real numbers: integers have no Jacobian.")
         if method == "product" and not isinstance(model, nn.Sequential):
             raise TypeError(f"`model` (a {type(model).__name__}) must be an nn.Sequential.")
         dtype = str(x.dtype).removeprefix("torch.")
@@ -166,7 +195,7 @@ def jacobian_spectrum(
 
 
 def _one(model: nn.Module, h: torch.Tensor) -> torch.Tensor:
-    return model(h.unsqueeze(0)).squeeze(0)
+    return first_tensor(model(h.unsqueeze(0))).squeeze(0)
 
 
 def _stage_jacobians(stages: Sequence[nn.Module], x: torch.Tensor) -> list[np.ndarray]:
@@ -225,7 +254,11 @@ def clip_audit(
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
     named = list(model.named_parameters())
-    grads = [p.grad for _, p in named] if gradients is None else list(gradients)
+    if gradients is None:
+        gradients = [p.grad for _, p in named]
+    if not isinstance(gradients, Iterable):
+        raise TypeError(f"`gradients` (={gradients!r}) must be a list of tensors.")
+    grads = list(gradients)
     if len(grads) != len(named):
         raise ValueError(f"`gradients` (length {len(grads)}) must have length {len(named)}.")
     held = [(n, g.detach()) for (n, _), g in zip(named, grads, strict=True) if g is not None]
@@ -254,7 +287,8 @@ def bptt_gradient_profile(model: nn.Module, x: object) -> dict[str, BPTTProfile]
         if not any(isinstance(m, nn.RNNBase) for m in model.modules()):
             raise ValueError("`model` must hold an nn.RNN, nn.LSTM or nn.GRU.")
         x = _like_model(model, x)
-        return profile_recurrent_layers(model, lambda: model(x), strict=True)
+        call = FirstCall("x", "`model` can be called on", model)
+        return profile_recurrent_layers(model, lambda: call(x), strict=True)
 
 
 def profile_recurrent_layers(

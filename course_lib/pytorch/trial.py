@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from course_lib._validation import require_integer, require_real, require_seed
 from course_lib.diagnosis import Report, diagnose
 from course_lib.diagnosis.connections import tell_unused
-from course_lib.diagnosis.trial import describe_trial
+from course_lib.diagnosis.trial import FirstCall, describe_trial
 from course_lib.pytorch.batches import Batch, call_model, read_batches
 from course_lib.pytorch.inspection import evaluating, profile_recurrent_layers
 from course_lib.pytorch.monitor import GradientFlowMonitor
@@ -69,6 +69,8 @@ def diagnose_model(
     if loss is not None and not callable(loss):
         raise TypeError(f"`loss` (={loss!r}) must be a function of the output and the targets.")
     steps = require_integer("steps", steps, minimum=1)
+    every = require_integer("every", every, minimum=1)
+    share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
     if learning_rate is not None:
         learning_rate = require_real("learning_rate", learning_rate, minimum=0.0, exclusive=True)
     seed = require_seed(seed)
@@ -108,7 +110,9 @@ class _Trial:
     def __init__(
         self, model: nn.Module, inputs: object, targets: object, loss: Callable | None, steps: int
     ) -> None:
-        self.loss, self.steps = loss, steps
+        self.loss = loss and FirstCall("targets", "`loss` takes beside the model's output", loss)
+        self.steps = steps
+        self.call = FirstCall("inputs", "`model` can be called on", call_model)
         self.memo: dict = {}
         try:
             self.model = copy.deepcopy(model, self.memo)
@@ -123,7 +127,7 @@ class _Trial:
         self.batches = read_batches(inputs, targets, limit=steps, like=first)
         if any(is_lazy(p) for p in self.model.parameters()):
             with torch.no_grad():  # the first pass gives lazy layers their shapes
-                call_model(self.model, self.batches[0][0])
+                self.call(self.model, self.batches[0][0])
         if not any(p.requires_grad for p in self.model.parameters()):
             raise ValueError("`model` must have a parameter that requires a gradient.")
 
@@ -132,7 +136,7 @@ class _Trial:
     def measure_loss(self, batch: Batch) -> torch.Tensor:
         """Return the loss of one batch, a tensor of one number."""
         x, y = batch
-        output = call_model(self.model, x)
+        output = self.call(self.model, x)
         if self.loss is not None:
             value = self.loss(output) if y is None else self.loss(output, y)
         else:
@@ -232,6 +236,6 @@ class _Trial:
         """Return the profiles over time of the recurrent layers, as far as they can be taken."""
         with evaluating(self.model):
             found = profile_recurrent_layers(
-                self.model, lambda: call_model(self.model, self.batches[0][0]), strict=False
+                self.model, lambda: self.call(self.model, self.batches[0][0]), strict=False
             )
         return [found] if found else []

@@ -33,7 +33,10 @@ def read_batches(inputs: object, targets: object, *, limit: int, model: keras.Mo
         )
     if not batches:
         raise ValueError("`inputs` (no batch) must hold at least one batch.")
-    batches = [(_place(x, model), y if y is None else _place(y, model)) for x, y in batches]
+    batches = [
+        (_place("inputs", x, model), y if y is None else _place("targets", y, model))
+        for x, y in batches
+    ]
     if any(len(t.shape) > 0 and t.shape[0] == 0 for x, _ in batches for t in tf.nest.flatten(x)):
         raise ValueError("`inputs` (an empty batch) must hold at least one input.")
     return batches
@@ -50,19 +53,19 @@ def _split(batch: object) -> Batch:
     return batch[0], batch[1] if len(batch) == 2 else None
 
 
-def _place(data: object, model: keras.Model) -> object:
+def _place(name: str, data: object, model: keras.Model) -> object:
     """Return the data, however nested, as tensors."""
 
     def convert(part: object) -> object:
         if isinstance(part, tf.RaggedTensor | tf.SparseTensor):
             return part
         if isinstance(part, (bool, int, float, str, bytes)):
-            raise TypeError(f"`inputs` (={part!r}) must hold arrays or tensors.")
+            raise TypeError(f"`{name}` (={part!r}) must hold arrays or tensors.")
         try:
             tensor = tf.convert_to_tensor(part)
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"`inputs` (a {type(part).__name__}) must hold arrays or tensors."
+                f"`{name}` (a {type(part).__name__}) must hold arrays or tensors."
             ) from error
         if isinstance(part, np.ndarray) and tensor.dtype.is_floating:
             return tf.cast(tensor, model.variable_dtype)

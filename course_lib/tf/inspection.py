@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from course_lib._validation import require_choice, require_integer, require_real, require_seed
+from course_lib.diagnosis.trial import FirstCall
 from course_lib.inspection import (
     SPECTRUM_METHODS,
     ClipAudit,
@@ -32,7 +33,12 @@ def _require_model(model: object) -> None:
 
 def _like_model(model: keras.Model, x: object) -> tf.Tensor:
     """Return x in the model's precision, unless it holds integers."""
-    x = tf.convert_to_tensor(x)
+    try:
+        x = tf.convert_to_tensor(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`x` (a {type(x).__name__}) must be a tensor or an array.") from error
+    if x.dtype.is_complex or x.dtype in (tf.string, tf.variant, tf.resource):
+        raise TypeError(f"`x` ({x.dtype.name}) must hold real numbers.")
     return tf.cast(x, model.compute_dtype) if x.dtype.is_floating else x
 
 
@@ -43,21 +49,29 @@ def dead_units(
 
     Arguments:
         model: any Keras model; it is called with `training=False`.
-        x: the inputs, first axis over the data set.
+        x: the inputs, first axis over the data set: an array or a tensor, or a dict or a tuple of
+            them as the model takes it. Gates of recurrent layers are counted on the first
+            sequences of each batch (`course_lib.gates`).
         batch_size: how many are run at a time.
         share: the share of the largest slope below which a value counts as saturated.
     """
     _require_model(model)
     batch_size = require_integer("batch_size", batch_size, minimum=1)
     share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
-    x = _like_model(model, x)
-    if x.shape.rank == 0 or len(x) == 0:
-        raise ValueError(f"`x` (shape {tuple(x.shape)}) must hold at least one input.")
+    x = _nested(model, x)
+    counts = {0 if part.shape.rank == 0 else len(part) for part in tf.nest.flatten(x)}
+    if len(counts) != 1 or 0 in counts:
+        shapes = [tuple(part.shape) for part in tf.nest.flatten(x)]
+        raise ValueError(f"`x` (shapes {shapes}) must hold at least one input, and all as many.")
+    (count,) = counts
+    FirstCall("x", "`model` can be called on", _call)(
+        model, tf.nest.map_structure(lambda part: part[:1], x)
+    )
     totals: dict[str, list] = {}
-    for start in range(0, len(x), batch_size):
+    for start in range(0, count, batch_size):
         # Traced as a graph, in which an activation at the end of a custom layer can be seen.
-        for name, activation, rows, active, flat in _count(model, x[start : start + batch_size],
-                                                           share):  # fmt: skip
+        batch = tf.nest.map_structure(lambda part, a=start: part[a : a + batch_size], x)
+        for name, activation, rows, active, flat in _count(model, batch, share):
             before = totals.setdefault(name, [activation, 0, 0.0, 0.0])
             before[1] += rows
             before[2] = None if active is None else before[2] + active
@@ -71,7 +85,14 @@ def dead_units(
         )
         for name, (activation, rows, active, flat) in totals.items()
     ]
-    return UnitReport("TensorFlow", len(x), share, tuple(layers))
+    return UnitReport("TensorFlow", count, share, tuple(layers))
+
+
+def _nested(model: keras.Model, x: object) -> object:
+    """Return an input of one tensor, or a dict or tuple of them, as the model wants it."""
+    if isinstance(x, (dict, tuple)) and x:
+        return tf.nest.map_structure(lambda part: _like_model(model, part), x)
+    return _like_model(model, x)
 
 
 def _count(model: keras.Model, x: tf.Tensor, share: float) -> list[tuple]:
@@ -81,7 +102,7 @@ def _count(model: keras.Model, x: tf.Tensor, share: float) -> list[tuple]:
     def run(rows: tf.Tensor) -> tf.Tensor:
         trace = Trace(model, share=share, max_calls=64)
         with instrumented(trace, []):
-            model(rows, training=False)
+            _call(model, rows)
         traces.append(trace)
         return trace.pack()
 
@@ -126,6 +147,9 @@ def jacobian_spectrum(
     _require_model(model)
     method = require_choice("method", method, SPECTRUM_METHODS)
     x = _like_model(model, x)[None]
+    if not x.dtype.is_floating:
+        raise ValueError(f"`x` ({x.dtype.name}) must hold real numbers: integers have no Jacobian.")
+    FirstCall("x", "`model` can be called on", _call_one)(model, x)
     if method == "product" and not isinstance(model, keras.Sequential):
         raise TypeError(f"`model` (a {type(model).__name__}) must be a keras.Sequential.")
     eps = np.finfo(x.dtype.as_numpy_dtype).eps
@@ -154,11 +178,17 @@ def _call(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
     return layer(x, training=False) if layer._call_has_training_arg else layer(x)
 
 
+def _call_one(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
+    """Return the output, or the first of several that holds real numbers."""
+    parts = tf.nest.flatten(_call(layer, x))
+    return next((part for part in parts if part.dtype.is_floating), parts[0])
+
+
 def _jacobian(layer: keras.Layer, x: tf.Tensor) -> tuple[np.ndarray, tf.Tensor]:
     """Return the float64 Jacobian (m, n) at x (1, ...), one backward pass per row, and f(x)."""
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
-        output = _call(layer, x)
+        output = _call_one(layer, x)
         parts = tf.unstack(tf.reshape(output, [-1]))
     zero = tf.zeros_like(x)
     rows = [tape.gradient(part, x) for part in parts]
@@ -169,19 +199,19 @@ def _jacobian(layer: keras.Layer, x: tf.Tensor) -> tuple[np.ndarray, tf.Tensor]:
 def _randomized(
     model: keras.Model, x: tf.Tensor, *, rank: int, iterations: int, seed: int
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    m, n = int(tf.size(_call(model, x))), int(tf.size(x))
+    m, n = int(tf.size(_call_one(model, x))), int(tf.size(x))
 
     @tf.function
     def push(v: tf.Tensor) -> tf.Tensor:
         with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
-            output = _call(model, x)
+            output = _call_one(model, x)
         return accumulator.jvp(output, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     @tf.function
     def pull(u: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(x)
-            output = _call(model, x)
+            output = _call_one(model, x)
         return tape.gradient(output, x, output_gradients=tf.reshape(u, tf.shape(output)))
 
     def columns(function: object, vectors: np.ndarray, shape: object) -> np.ndarray:
@@ -212,6 +242,8 @@ def clip_audit(
         threshold: > 0.
     """
     _require_model(model)
+    if not isinstance(gradients, Iterable):
+        raise TypeError(f"`gradients` (={gradients!r}) must be a list of tensors.")
     variables, gradients = model.trainable_variables, list(gradients)
     if len(gradients) != len(variables):
         count = len(variables)
@@ -221,6 +253,9 @@ def clip_audit(
         for v, g in zip(variables, gradients, strict=True)
         if g is not None
     ]
+    odd = next((g.dtype.name for _, g in held if not g.dtype.is_floating), None)
+    if odd is not None:
+        raise TypeError(f"`gradients` (one of {odd}) must hold real numbers.")
     reported = float(tf.linalg.global_norm([g for _, g in held])) if held else 0.0
     return audit_clipping(
         [n for n, _ in held],
@@ -240,8 +275,9 @@ def bptt_gradient_profile(model: keras.Model, x: object) -> dict[str, BPTTProfil
     last step; a layer that runs backwards gets its input reversed.
     """
     _require_model(model)
-    x = tf.nest.map_structure(lambda part: _like_model(model, part), x)
-    found = profile_recurrent_layers(model, lambda: _call(model, x), strict=True)
+    x = _nested(model, x)
+    call = FirstCall("x", "`model` can be called on", _call)
+    found = profile_recurrent_layers(model, lambda: call(model, x), strict=True)
     if not found:
         raise ValueError("`model` must hold a SimpleRNN, LSTM or GRU layer.")
     return found

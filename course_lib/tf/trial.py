@@ -16,7 +16,7 @@ import tensorflow as tf
 from course_lib._validation import require_integer, require_real, require_seed
 from course_lib.diagnosis import Report, diagnose
 from course_lib.diagnosis.connections import tell_unused
-from course_lib.diagnosis.trial import describe_trial
+from course_lib.diagnosis.trial import FirstCall, describe_trial
 from course_lib.tf.batches import Batch, read_batches
 from course_lib.tf.layer_names import named_variables
 from course_lib.tf.model_profiles import profile_recurrent_layers
@@ -68,6 +68,8 @@ def diagnose_model(
         raise TypeError(f"`model` (a {type(model).__name__}) must be a keras.Model.")
     loss = _check_loss(loss)
     steps = require_integer("steps", steps, minimum=1)
+    every = require_integer("every", every, minimum=1)
+    share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
     if learning_rate is not None:
         learning_rate = require_real("learning_rate", learning_rate, minimum=0.0, exclusive=True)
     seed = require_seed(seed)
@@ -142,7 +144,9 @@ class _Trial:
     def __init__(
         self, model: keras.Model, batches: list[Batch], loss: Callable | None, steps: int
     ) -> None:
-        self.model, self.batches, self.loss, self.steps = model, batches, loss, steps
+        self.model, self.batches, self.steps = model, batches, steps
+        self.loss = loss and FirstCall("targets", "`loss` takes beside the model's output", loss)
+        self.called = FirstCall("inputs", "`model` can be called on", model)
 
     @contextmanager
     def undone(self, seed: int) -> Iterator[None]:
@@ -190,8 +194,8 @@ class _Trial:
 
     def _call(self, x: object, *, training: bool) -> object:
         if self.model._call_has_training_arg:
-            return self.model(x, training=training)
-        return self.model(x)
+            return self.called(x, training=training)
+        return self.called(x)
 
     # Steps ---------------------------------------------------------------------------------
 
