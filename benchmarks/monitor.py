@@ -11,7 +11,8 @@ the median over the rounds of each loop's time over that of the bare loop in the
     loop      the lectures' own: one `.norm().item()` per parameter, at every step
     hooks     a backward hook per layer that keeps a norm as a float, at every step
     histogram a 64-bin histogram per parameter and gradient, as `wandb.watch` logs, every 10 steps
-    wandb     `wandb.watch(log="all", log_freq=10)` itself, offline, if it is installed
+    tensorboard `SummaryWriter.add_histogram` per parameter and gradient, every 10 steps (PyTorch)
+    wandb     `wandb.watch(log="all", log_freq=10)` itself, offline (PyTorch)
     compiled  `tf.norm` of every gradient inside the compiled step, at every step (TensorFlow)
 
 and for TensorFlow a second line, `fit`, where ten steps are an epoch and each loop is a `model.fit`
@@ -20,7 +21,9 @@ callback (if TensorBoard is installed), which writes histograms of the weights a
 What comes before the timed steps, tracing and compiling the step, is
 printed in seconds: a monitored step is traced twice.
 
-The loops other than the monitor see weight gradients only (the hooks: activation gradients only).
+The last two are left out where they are not installed. Time is that of this process: what wandb
+does in a process of its own is not counted. The loops other than the monitor see weights and
+weight gradients only (the hooks: activation gradients only).
 Exit status 1 if the monitor costs more than 3 % of a step.
 """
 
@@ -123,17 +126,37 @@ def pytorch_loops(every, rule_name):
 
     loops = {"bare": loop(), "monitor": loop(prepare=monitored), "loop": loop(norms),
              "hooks": loop(prepare=hooks), "histogram": loop(histograms)}  # fmt: skip
-    try:
-        import wandb
-    except ModuleNotFoundError:
-        print("(wandb is not installed: its own loop is left out)")
+    return {**loops, **pytorch_tools(loop, every)}
+
+
+def pytorch_tools(loop, every):
+    """Return the loops of the tools that are installed, writing into folders of their own."""
+    loops = {}
+    if importlib.util.find_spec("tensorboard"):
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(tempfile.mkdtemp())
+
+        def write(model, step):
+            if step % every == 0:
+                for name, parameter in model.named_parameters():
+                    writer.add_histogram(name, parameter, step)
+                    writer.add_histogram(f"{name}.grad", parameter.grad, step)
+
+        loops["tensorboard"] = loop(write)
     else:
-        folder = tempfile.mkdtemp()
-        run = wandb.init(mode="offline", dir=folder, settings=wandb.Settings(silent=True))
+        print("(tensorboard is not installed: its histograms are left out)")
+    if importlib.util.find_spec("wandb"):
+        import wandb
+
+        run = wandb.init(mode="offline", dir=tempfile.mkdtemp(), reinit="finish_previous",
+                         settings=wandb.Settings(silent=True))  # fmt: skip
         loops["wandb"] = loop(
             lambda model, step: run.log({"step": step}),
             lambda model, rule: run.watch(model, log="all", log_freq=every),
         )
+    else:
+        print("(wandb is not installed: its own loop is left out)")
     return loops
 
 
