@@ -102,6 +102,7 @@ def test_what_is_gathered(build, tmp_path):
     with zipfile.ZipFile(out / "downloads" / "gradient-pathologies.zip") as archive:
         top = "gradient-pathologies"
         assert archive.namelist() == [f"{top}/_static/a.css", f"{top}/index.html"]
+        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}, "no day of building"
     first = (out / "downloads" / "gradient-pathologies.zip").read_bytes()
     gather(build, out)
     assert (out / "downloads" / "gradient-pathologies.zip").read_bytes() == first
@@ -133,6 +134,8 @@ def checkout(tmp_path):
     clone = tmp_path / "clone"
     (clone / "source.py").write_text("1")
     (clone / ".gitignore").write_text("*.ipynb\n_build/\n")
+    (clone / ".git" / "info").mkdir(exist_ok=True)
+    (clone / ".git" / "info" / "exclude").write_text("*.ipynb\n")  # as a person may have it
     git(clone, "checkout", "-q", "-b", "main")
     git(clone, "add", ".")
     git(clone, "commit", "-q", "-m", "one")
