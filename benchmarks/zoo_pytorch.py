@@ -4,7 +4,9 @@
 
 Needs torchvision, timm and transformers besides the course; nothing is downloaded. Each model is
 trained for four steps of AdamW twice, with and without the monitor: the weights must agree bit by
-bit, and nothing above "info" may be found. With names, only models whose name holds one of them.
+bit, and nothing above "info" may be found. Then `dead_units`, `saturation`, `jacobian_spectrum` and
+`clip_audit` must run, give sane numbers, and leave every weight and mode as it is.
+With names, only models whose name holds one of them.
 Exit status 1 if a model was changed, alarmed, or raised.
 """
 
@@ -27,7 +29,13 @@ import transformers as hf
 from torch import nn
 
 from course_lib import diagnose
-from course_lib.pytorch import GradientFlowMonitor
+from course_lib.pytorch import (
+    GradientFlowMonitor,
+    clip_audit,
+    dead_units,
+    jacobian_spectrum,
+    saturation,
+)
 
 RNG = torch.Generator()
 LABELS = torch.tensor([0, 1, 2, 3])
@@ -118,6 +126,26 @@ def train(model, given):
         rule.step()
 
 
+def inspect(model, given) -> str:
+    """Run the four inspections; return their numbers in words, or what is wrong."""
+    kept = copy.deepcopy(model.state_dict())
+    modes = [m.training for m in model.modules()]
+    x = {k: v for k, v in given.items() if k != "labels"} if isinstance(given, dict) else given[0]
+    if isinstance(given, dict) and isinstance(model, hf.T5PreTrainedModel):
+        x["decoder_input_ids"] = x["input_ids"]
+    units, flat = dead_units(model, x), saturation(model, x)
+    audit = clip_audit(model, threshold=1.0)
+    words = f"{len(units.layers)} activations, global norm {audit.global_norm:.2g}"
+    sane = all(0 <= v <= 1 for v in flat.values()) and audit.global_norm > 0
+    if isinstance(x, torch.Tensor) and x.is_floating_point():
+        norm = jacobian_spectrum(model, x[0], method="randomized", rank=2, iterations=2).norm
+        words, sane = f"{words}, Jacobian's norm {norm:.2g}", sane and norm > 0
+    pairs = zip(kept.values(), model.state_dict().values(), strict=True)
+    same = all(torch.equal(a, b) for a, b in pairs) and modes == [
+        m.training for m in model.modules()]  # fmt: skip
+    return words + ("" if sane else " NOT SANE") + ("" if same else " CHANGED")
+
+
 def check(name) -> bool:
     """Print one line about a model; return whether all is well."""
     torch.manual_seed(0)
@@ -135,7 +163,9 @@ def check(name) -> bool:
           f"{'' if same else 'CHANGED'}{'' if alarms else 'ok'}", flush=True)  # fmt: skip
     for finding in alarms:
         print(f"    {finding}")
-    return same and not alarms
+    words = inspect(model, given)
+    print(f"    {words}", flush=True)
+    return same and not alarms and not words.endswith(("SANE", "CHANGED"))
 
 
 def main() -> int:

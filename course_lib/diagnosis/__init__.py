@@ -10,7 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from course_lib.diagnosis.connections import check_connections
-from course_lib.diagnosis.depth import check_depth, check_inputs, depth_trend, diagnose_flow
+from course_lib.diagnosis.depth import (
+    check_depth,
+    check_inputs,
+    depth_trend,
+    diagnose_flow,
+    put_growth_first,
+)
 from course_lib.diagnosis.inspections import (
     diagnose_clipping,
     diagnose_profile,
@@ -84,7 +90,7 @@ def diagnose_record(record: FlowRecord) -> list[Finding]:
         return found
     checks = (check_inputs, check_scale, check_depth, check_time, check_units, check_updates,
               check_connections)  # fmt: skip
-    return found + [finding for check in checks for finding in check(sound)]
+    return found + put_growth_first([f for check in checks for f in check(sound)], sound)
 
 
 CHECKS: dict[type, Callable] = {

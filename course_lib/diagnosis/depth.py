@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.report import SEVERITIES, Finding
 from course_lib.diagnosis.thresholds import (
     DECADES_PROBLEM,
     DECADES_WARNING,
@@ -123,6 +125,30 @@ def check_depth(record: FlowRecord) -> list[Finding]:
             )
         )  # fmt: skip
     return found
+
+
+def put_growth_first(findings: list[Finding], record: FlowRecord) -> list[Finding]:
+    """Return the findings, those on dead or saturated units below the growth that they come after.
+
+    Where a signal has grown tenfold before it reaches a layer, as it does in a residual stack whose
+    branches are too large, what its units do there is a consequence: one severity less.
+    """
+    growth = next((f for f in findings if f.code == "growing_signal"), None)
+    if growth is None:
+        return findings
+    scales = record.activation_scales[0]
+    known = scales[np.isfinite(scales) & (scales > 0)]
+    below = SEVERITIES[min(SEVERITIES.index(growth.severity) + 1, len(SEVERITIES) - 1)]
+    told = []
+    for finding in findings:
+        units = finding.code in ("dead_units", "saturation") and finding.where in record.layers
+        reached = scales[max(record.layers.index(finding.where) - 1, 0)] if units else 0.0
+        if units and reached > 10 * known[0]:
+            later = max(SEVERITIES.index(finding.severity), SEVERITIES.index(below))
+            why = f"{finding.why} The signal had grown before it came here: see growing_signal."
+            finding = replace(finding, severity=SEVERITIES[later], why=why)
+        told.append(finding)
+    return told
 
 
 def diagnose_flow(flow: GradientFlow) -> list[Finding]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 from course_lib._validation import require_choice, require_integer, require_real, require_seed
 from course_lib.diagnosis.trial import FirstCall
@@ -228,11 +229,31 @@ def _randomized(
                 found.append(grad.reshape(-1).double().cpu().numpy())
             return np.stack(found, axis=1)
 
+        def push(vectors: np.ndarray) -> np.ndarray:
+            try:
+                return columns(pulled, probe, vectors)
+            except RuntimeError:  # some functions, as hardsigmoid, cannot be derived twice
+                return _push_forward(model, x, vectors)
+
         values = randomized_singular_values(
-            lambda v: columns(pulled, probe, v), lambda u: columns(output, start, u),
-            size=n, rank=min(rank, m, n), iterations=iterations, seed=seed,
+            push, lambda u: columns(output, start, u), size=n, rank=min(rank, m, n),
+            iterations=iterations, seed=seed,
         )  # fmt: skip
     return values, (m, n)
+
+
+def _push_forward(model: nn.Module, x: torch.Tensor, vectors: np.ndarray) -> np.ndarray:
+    """Return J V by forward-mode differentiation, which fewer operations know."""
+    found = []
+    for vector in vectors.T:
+        v = torch.as_tensor(vector, device=x.device).to(x.dtype).reshape(x.shape)
+        with forward_ad.dual_level():
+            output = _one(model, forward_ad.make_dual(x.clone(), v))
+            tangent = forward_ad.unpack_dual(output).tangent
+        found.append((output if tangent is None else tangent).detach().reshape(-1).double().cpu())
+        if tangent is None:
+            found[-1].zero_()
+    return torch.stack(found, dim=1).numpy()
 
 
 def clip_audit(

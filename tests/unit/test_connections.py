@@ -164,3 +164,18 @@ def test_scales_and_tables_without_a_choice_are_a_note():
     assert record(("a.qkv.weight", "a.qkv.bias")) == [("warning", "zero_gradient", "a.qkv.weight")]
     both = record(("a.qkv.weight", "a.qkv.bias", "b.scale"))
     assert both == [("warning", "zero_gradient", "a.qkv.weight")]
+
+
+@pytest.mark.parametrize(("scales", "severity"), [(10.0 ** np.arange(8), "warning"),
+                                                  (np.ones(8), "problem")])  # fmt: skip
+def test_units_that_die_where_the_signal_has_grown_come_after_the_growth(scales, severity):
+    recorder = FlowRecorder(framework="NumPy", every=1, max_records=9, share=0.1)
+    for step in range(2):
+        off = np.repeat([0.0, 2.0], [28, 4])
+        sites = [Site(f"l{k}", "ReLU", "relu", 128, 4, 128**0.5 * float(s), 1.0,
+                      off if k == 5 else off + 1) for k, s in enumerate(scales)]  # fmt: skip
+        recorder.add(Sample(step, sites, []))
+    report = diagnose(recorder.record())
+    (dead,) = [f for f in report.findings if f.code == "dead_units"]
+    assert (dead.severity, dead.where) == (severity, "l5")
+    assert report.findings[0].code == ("growing_signal" if scales[-1] > 1 else "dead_units")

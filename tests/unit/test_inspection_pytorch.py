@@ -10,6 +10,8 @@ from torch import nn  # noqa: E402
 from course_lib import pytorch  # noqa: E402
 from course_lib.diagnosis import diagnose  # noqa: E402
 
+RNG = np.random.default_rng(0)
+
 
 def four_states():
     """Four ReLU units on inputs -1 and 1: selective, dead, always on, and on for one input."""
@@ -198,3 +200,33 @@ def test_fused_recurrent_layers_show_every_layer_and_direction():
 def test_bad_arguments_are_named(call, error, words):
     with pytest.raises(error, match=words):
         call(nn.Linear(2, 1))
+
+
+def test_functions_that_cannot_be_derived_twice_have_a_spectrum_all_the_same():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Hardsigmoid(), nn.Linear(6, 4)).double()
+    x = np.random.default_rng(0).normal(size=6)
+    exact, some = (pytorch.jacobian_spectrum(model, x, method=m, rank=3, iterations=40)
+                   for m in ("exact", "randomized"))  # fmt: skip
+    np.testing.assert_allclose(exact.singular_values[:3], some.singular_values, rtol=1e-6)
+
+
+def test_several_inputs_and_outputs_that_hold_a_tensor():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(2, 4)
+
+        def forward(self, first, second):
+            return {"h": F.relu(self.a(first) + self.b(second))}
+
+    first, second = RNG.normal(size=(9, 3)), RNG.normal(size=(9, 2))
+    by_name = pytorch.dead_units(Pair(), {"first": first, "second": second}, batch_size=4)
+    assert by_name.inputs == 9
+    assert len(by_name.layers[0].active) == 4
+    assert pytorch.dead_units(Pair(), (first, second)).inputs == 9
+    with pytest.raises(ValueError, match="`x`"):
+        pytorch.dead_units(Pair(), (first, second[:5]))
+    wrapped = nn.Sequential(nn.Linear(3, 3), nn.LSTM(3, 2))
+    spectrum = pytorch.jacobian_spectrum(wrapped, np.ones((5, 3)))
+    assert spectrum.shape == (10, 15)

@@ -1,0 +1,234 @@
+"""The monitor and the inspections on public Keras models with random weights: no change, no alarm.
+
+    python benchmarks/zoo_keras.py [NAME ...]
+
+The networks of `keras.applications` and, if keras-hub is installed, its backbones; nothing is
+downloaded. `diagnose_model` may find nothing above "info" and must leave every weight as it is;
+`dead_units`, `saturation`, `jacobian_spectrum` and `clip_audit` must run and give sane numbers.
+Each model is then broken in turn (see `zoo_faults.py`). Exit status 1 if anything fails.
+"""
+
+import os
+import sys
+import time
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the course need not be installed
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from zoo_faults import EXPECTED, Tally
+
+from course_lib.tf import (
+    clip_audit,
+    dead_units,
+    diagnose_model,
+    jacobian_spectrum,
+    saturation,
+)
+
+LABELS = np.array([0, 1, 2, 3])
+CROSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+APPLICATIONS = ("MobileNet", "MobileNetV2", "VGG16", "ResNet50", "ResNet50V2", "DenseNet121",
+                "EfficientNetB0", "MobileNetV3Small", "NASNetMobile", "ConvNeXtTiny",
+                "Xception")  # fmt: skip
+SMALL = dict(vocabulary_size=100, num_layers=3, num_heads=4, hidden_dim=32, intermediate_dim=64)
+SHORT = dict(max_sequence_length=16)
+GROUPED = dict(vocabulary_size=100, num_layers=3, num_query_heads=4, num_key_value_heads=2,
+               hidden_dim=32, intermediate_dim=64)  # fmt: skip
+BACKBONES = {
+    "BertBackbone": {**SMALL, **SHORT}, "GPT2Backbone": {**SMALL, **SHORT},
+    "RobertaBackbone": {**SMALL, **SHORT}, "LlamaBackbone": GROUPED, "MistralBackbone": GROUPED,
+    "GemmaBackbone": {**GROUPED, "head_dim": 8}, "OPTBackbone": {**SMALL, **SHORT},
+    "T5Backbone": SMALL,
+}  # fmt: skip
+
+
+def draw(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def recurrent(kind):
+    body = {"rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}[kind]
+    model = keras.Sequential([layers.Input((16,)), layers.Embedding(100, 16),
+                              body(12, return_sequences=True, name="body"),
+                              body(12, name="top"), layers.Dense(5)])  # fmt: skip
+    return model, np.random.default_rng(0).integers(100, size=(4, 16))
+
+
+def build(name):
+    """Return a model and its inputs, always the same."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    family, _, kind = name.partition(".")
+    if family == "layers":
+        return recurrent(kind)
+    if family == "app":
+        size = 71 if kind == "Xception" else 32
+        make = getattr(keras.applications, kind)
+        small = {"alpha": 0.25} if kind == "MobileNet" else {}
+        model = make(input_shape=(size, size, 3), weights=None, classes=5,
+                     classifier_activation=None, **small)  # fmt: skip
+        return model, draw(4, size, size, 3) * (64.0 if "V3" in kind or "Eff" in kind else 1.0)
+    import keras_hub
+
+    backbone = getattr(keras_hub.models, kind)(**BACKBONES[kind])
+    tokens = np.random.default_rng(0).integers(1, 100, size=(4, 16)).astype("int32")
+    names = [i.name for i in backbone.inputs]
+    given = {n: np.ones_like(tokens) if "mask" in n else np.zeros_like(tokens) if "segment" in n
+             else tokens for n in names}  # fmt: skip
+    return backbone, given
+
+
+def loss(output, y):
+    """Cross-entropy on the logits, or on the mean over time of what a backbone gives."""
+    if isinstance(output, dict):
+        output = output.get("sequence_output", next(iter(output.values())))
+    if len(output.shape) == 3:
+        output = tf.reduce_mean(output, 1)
+    return CROSS(y, output)
+
+
+def check(name, tally):
+    """Diagnose and inspect a healthy model; print a line about it."""
+    start = time.process_time()
+    model, x = build(name)
+    before = [w.numpy() for w in model.weights]
+    tally.add(name, "healthy", diagnose_model(model, x, LABELS, loss=loss, steps=2), None)
+    units = dead_units(model, x)
+    flat = saturation(model, x)
+    with tf.GradientTape() as tape:
+        value = loss(model(x, training=False), LABELS)
+    audit = clip_audit(model, tape.gradient(value, model.trainable_variables), threshold=1.0)
+    words = f"{len(units.layers)} activations; global norm {audit.global_norm:.2g}"
+    if isinstance(x, np.ndarray) and x.dtype == np.float32:
+        spectrum = jacobian_spectrum(model, x[0], method="randomized", rank=2, iterations=2)
+        words += f"; Jacobian's norm {spectrum.norm:.2g}"
+    same = all(np.array_equal(a, w.numpy(), equal_nan=True)
+               for a, w in zip(before, model.weights, strict=True))  # fmt: skip
+    sane = all(0 <= v <= 1 for v in flat.values()) and np.isfinite(audit.global_norm)
+    tally.changed += not (same and sane)
+    print(f"{'':<24}{'' if same and sane else 'CHANGED OR NOT SANE; '}{words}; "
+          f"{time.process_time() - start:.0f} s", flush=True)  # fmt: skip
+
+
+def matrices(model):
+    """Return the layers with a kernel, in the order of the model."""
+    kinds = (layers.Dense, layers.Conv2D, layers.EinsumDense)
+    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)
+            and not isinstance(layer, layers.DepthwiseConv2D)]  # fmt: skip
+
+
+def break_model(model, x, name, fault):
+    """Break the model; return the inputs and the places that a finding may name, or None if n/a."""
+    found = matrices(model)
+    layer = found[len(found) // 2] if len(found) > 3 else None
+    normed = any("Norm" in type(m).__name__ for m in model._flatten_layers())
+    body = next((m for m in model.layers if m.name == "body"), None)
+    if fault == "rate x1000":
+        return x, None
+    if body is not None:
+        return break_gates(body, x, fault)
+    if fault == "inputs x1000" and isinstance(x, np.ndarray):
+        return 1000 * x, None
+    if layer is None:
+        return None
+    if fault == "nan":
+        kernel = layer.kernel.numpy()
+        kernel[(0,) * kernel.ndim] = np.nan
+        layer.kernel.assign(kernel)
+        return x, [layer.name]
+    if fault == "frozen":
+        layer.trainable = False
+        return x, [layer.name]
+    if fault == "dead":
+        return shut(model, x)
+    if fault in ("x10", "x0.05") and not normed:
+        layer.kernel.assign(layer.kernel * float(fault[1:]))
+        return x, [layer.name]
+    if fault == "attention x100":
+        return sharpen(model, x)
+    return None
+
+
+def break_gates(body, x, fault):
+    cell, name = body.cell, type(body).__name__
+    if fault == "recurrent x3" and name == "SimpleRNN":
+        cell.recurrent_kernel.assign(3 * cell.recurrent_kernel)
+    elif fault == "weights x20":
+        cell.recurrent_kernel.assign(20 * cell.recurrent_kernel)
+        cell.kernel.assign(200 * cell.kernel)  # Keras draws an embedding at 0.03
+    elif fault.startswith("gate") and name != "SimpleRNN":
+        bias = cell.bias.numpy()
+        bias[..., : body.units] = float(fault.split()[1])  # the LSTM's i, the GRU's z
+        cell.bias.assign(bias)
+    else:
+        return None
+    return x, ["body"]
+
+
+def shut(model, x):
+    """Shift the betas of a batch normalization before a ReLU in the middle far below 0."""
+    order = model._flatten_layers()
+    order = [m for m in order if not getattr(m, "_layers", None)]
+    pairs = [(a, b) for a, b in pairwise(order)
+             if isinstance(a, layers.BatchNormalization) and "relu" in type(b).__name__.lower() +
+             str(getattr(getattr(b, "activation", None), "__name__", ""))]  # fmt: skip
+    if not pairs:
+        return None
+    norm, relu = pairs[len(pairs) // 2]
+    norm.beta.assign(np.full(norm.beta.shape, -1e4, "float32"))
+    return x, [relu.name, norm.name]
+
+
+def sharpen(model, x):
+    """Multiply queries and keys of the last attention by a hundred."""
+    found = [m for m in model._flatten_layers() if hasattr(m, "_query_dense")]
+    if not found:
+        return None
+    for dense in (found[-1]._query_dense, found[-1]._key_dense):
+        dense.kernel.assign(100 * dense.kernel)
+    return x, [found[-1].name]
+
+
+def main() -> int:
+    warnings.filterwarnings("ignore")
+    names = [*(f"layers.{k}" for k in ("rnn", "lstm", "gru")), *(f"app.{k}" for k in APPLICATIONS)]
+    try:
+        import keras_hub  # noqa: F401
+
+        names += [f"hub.{k}" for k in BACKBONES]
+    except ImportError:
+        print("keras-hub is not installed: its backbones are left out")
+    tally = Tally()
+    tally.changed = 0
+    for name in names:
+        if sys.argv[1:] and not any(part in name for part in sys.argv[1:]):
+            continue
+        for fault in EXPECTED:
+            try:
+                if fault == "healthy":
+                    check(name, tally)
+                    continue
+                model, x = build(name)
+                broken = break_model(model, x, name, fault)
+                if broken is None:
+                    continue
+                x, places = broken
+                rate = 1.0 if fault == "rate x1000" else 1e-3
+                report = diagnose_model(model, x, LABELS, loss=loss, steps=2, learning_rate=rate)
+                tally.add(name, fault, report, places)
+            except Exception as error:  # one model's failure must not hide the others
+                tally.crash(name, fault, error)
+    print(tally.describe())
+    missed = tally.trials - tally.placed
+    return int(tally.crashed + tally.alarms + tally.changed + missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
