@@ -16,7 +16,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import nbformat
 import pytest
+from _tools import wheel
 from _tools.browser import find_browser
 from _tools.links import Published, dead_links, links_of
 from _tools.notebook_files import ROOT
@@ -58,13 +60,19 @@ def copy_course(tree: Path) -> None:
             shutil.copy(ROOT / name, tree / name)
 
 
-def lend_environment(clone: Path) -> None:
-    """Give the clone an environment that holds what ours does, without the course itself."""
-    run([sys.executable, "-m", "venv", "--without-pip", clone / ".venv"])
-    (theirs,) = (clone / ".venv" / "lib").glob("python*/site-packages")
+def lend_packages(environment: Path) -> Path:
+    """Make an environment that holds what ours does, without the course; return its Python."""
+    run([sys.executable, "-m", "venv", "--without-pip", environment])
+    (theirs,) = (environment / "lib").glob("python*/site-packages")
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if not re.search(r"gradient_flow_course|__editable__", entry.name):
             (theirs / entry.name).symlink_to(entry)
+    return environment / "bin" / "python"
+
+
+def lend_environment(clone: Path) -> None:
+    """Give the clone its `.venv`, with the stamps of what is installed there."""
+    lend_packages(clone / ".venv")
     state = run(["/bin/sh", "-c", "cat requirements.lock pyproject.toml "
                  "book/_tools/environment.sh | cksum; .venv/bin/python -c 'import platform; "
                  "print(platform.python_version())'; pwd"], cwd=clone)  # fmt: skip
@@ -165,3 +173,18 @@ def test_the_branch_for_colab_holds_exactly_the_notebooks(fork, published):
 def test_nothing_that_git_tracks_was_changed(fork):
     clone, _ = fork
     assert run(["git", "-C", clone, "status", "--porcelain"]) == ""
+
+
+def test_the_wheel_is_tried_where_nothing_else_of_the_course_is(fork, tmp_path):
+    clone, _ = fork
+    python = lend_packages(tmp_path / "environment")
+    (built,) = (clone / "_build" / "dist").glob("*.whl")
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", built]
+    run(pip, env=os.environ | {"PIP_ROOT_USER_ACTION": "ignore"})
+    code = "import course_lib\nprint('/environment/' in course_lib.__file__)"
+    cell = nbformat.v4.new_code_cell(code)
+    for said, wrong in (("True", False), ("False", True)):
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=f"{said}\n")]
+        chapter = tmp_path / "chapter.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), chapter)
+        assert bool(wheel.try_package(python, chapter)) == wrong
