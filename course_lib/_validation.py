@@ -27,6 +27,12 @@ def require_seed(value: object, *, name: str = "seed") -> int:
     return require_integer(name, value, minimum=0)
 
 
+def require_seeds(value: object, *, name: str = "seeds") -> list[int]:
+    """Return at least one seed, each an integer of at least 0."""
+    seeds = require_sequence(name, value, of="seeds")
+    return [require_seed(seed, name=f"{name}[{k}]") for k, seed in enumerate(seeds)]
+
+
 def require_real(
     name: str,
     value: object,

@@ -9,38 +9,39 @@ NumPy on `course_lib.reference.ensemble`, all seeds at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 
-from course_lib._validation import (
-    require_choice,
-    require_flag,
-    require_integer,
-    require_real,
-    require_seed,
-    require_sequence,
-    require_type,
-)
+from course_lib._validation import require_labelled, require_real, require_seeds, require_type
 from course_lib.activations import get_activation
 from course_lib.cure_results import CureTable, CureTrial
-from course_lib.data import DigitsSplit, draw_batches
-from course_lib.recording import OPTIMIZERS
+from course_lib.cure_trials import (
+    TrainedNetwork,
+    change_by_name,
+    change_network,
+    draw_seed_batches,
+    measure_groups,
+    network_norms,
+    split_trials,
+    train_side_by_side,
+    treat_patients,
+)
+from course_lib.data import DigitsSplit
 from course_lib.reference.ensemble import Ensemble, build_ensemble, ensemble_loss
-from course_lib.reference.training import Adam
 from course_lib.specs import NetworkSpec, draw_weights
 from course_lib.stack_specs import NORMS
 
 GUESSING = 0.1
 """The accuracy of a guess among ten digits; what a network counts for that is not finite."""
-FLOW_INPUTS = 512
+FLOW_INPUTS = 256
 """How many of the training digits the network is looked at with before training."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(TrainedNetwork):
     """A network and how it is trained: everything that a cure can change.
 
     Arguments:
@@ -53,22 +54,13 @@ class Recipe:
         weight_decay: its product with each matrix is added to the gradient, >= 0.
     """
 
-    network: NetworkSpec
-    norm: str = "none"
-    shortcut: bool = False
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    clip_norm: float | None = None
+    NETWORK = NetworkSpec
+    NORMS = NORMS
+
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        require_type("network", self.network, NetworkSpec)
-        require_choice("norm", self.norm, NORMS)
-        require_flag("shortcut", self.shortcut)
-        require_choice("optimizer", self.optimizer, OPTIMIZERS)
-        require_real("learning_rate", self.learning_rate, minimum=0.0, exclusive=True)
-        if self.clip_norm is not None:
-            require_real("clip_norm", self.clip_norm, minimum=0.0, exclusive=True)
+        super().__post_init__()
         require_real("weight_decay", self.weight_decay, minimum=0.0)
 
 
@@ -87,19 +79,15 @@ PATIENTS = MappingProxyType({
 three times He's weights, ReLU layers with biases of -2, tanh layers with five times Glorot's."""
 
 
-def _change_network(recipe: Recipe, **changes: object) -> Recipe:
-    return replace(recipe, network=replace(recipe.network, **changes))
-
-
 def _initialize(recipe: Recipe) -> Recipe:
     rectifier = recipe.network.activation in ("relu", "leaky_relu")
     init = "he_normal" if rectifier else "glorot_normal"
-    return _change_network(recipe, init=init, gain=1.0, bias=0.0)
+    return change_network(recipe, init=init, gain=1.0, bias=0.0)
 
 
 CURES: MappingProxyType[str, Callable[[Recipe], Recipe]] = MappingProxyType({
-    "ReLU": lambda r: _change_network(r, activation="relu"),
-    "leaky ReLU": lambda r: _change_network(r, activation="leaky_relu"),
+    "ReLU": lambda r: change_network(r, activation="relu"),
+    "leaky ReLU": lambda r: change_network(r, activation="leaky_relu"),
     "He / Xavier": _initialize,
     "batch norm": lambda r: replace(r, norm="batch"),
     "layer norm": lambda r: replace(r, norm="layer"),
@@ -116,12 +104,7 @@ and Glorot's for the others, with zero biases, so it comes after a change of act
 def apply_cures(recipe: Recipe, cures: Sequence[str]) -> Recipe:
     """Return the recipe changed by the named cures, in the order of `CURES`."""
     require_type("recipe", recipe, Recipe)
-    names = [] if len(cures) == 0 else require_sequence("cures", cures, of="names of cures")
-    for k, name in enumerate(names):
-        require_choice(f"cures[{k}]", name, CURES)
-    for name, change in CURES.items():
-        recipe = change(recipe) if name in names else recipe
-    return recipe
+    return change_by_name(recipe, cures, CURES, argument="cures")
 
 
 def measure_trial(
@@ -137,24 +120,72 @@ def measure_trial(
         steps: number of updates, at least 0.
         batch_size: digits per update, drawn without replacement within an epoch.
     """
-    network = require_type("recipe", recipe, Recipe).network
+    recipes = {"": require_type("recipe", recipe, Recipe)}
+    return measure_trials(recipes, data, seeds=seeds, steps=steps, batch_size=batch_size)[""]
+
+
+def measure_trials(
+    recipes: Mapping[Hashable, Recipe], data: DigitsSplit, *, seeds: Sequence[int],
+    steps: int = 150, batch_size: int = 32,
+) -> dict[Hashable, CureTrial]:  # fmt: skip
+    """Measure several recipes, label -> recipe; a trial is what it is when measured alone.
+
+    Arguments: as for `measure_trial`.
+    """
+    require_labelled("recipes", recipes, Recipe)
     require_type("data", data, DigitsSplit)
-    require_sequence("seeds", seeds, of="seeds")
-    seeds = [require_seed(seed, name=f"seeds[{k}]") for k, seed in enumerate(seeds)]
-    weights = [draw_weights(network, seed=seed) for seed in seeds]
-    model = build_ensemble(network, weights, norm=recipe.norm, shortcut=recipe.shortcut)
+    seeds = require_seeds(seeds)
+
+    def measure(group: list[Recipe]) -> list[CureTrial]:
+        batches = draw_seed_batches(
+            len(data.x_train), batch_size=batch_size, steps=steps, seeds=seeds
+        )
+        return _measure_group(group, data, seeds, batches)
+
+    by_activation = sorted(recipes.items(), key=lambda pair: pair[1].network.activation)
+    done = measure_groups(dict(by_activation), structure=_structure, measure=measure)
+    return {label: done[label] for label in recipes}
+
+
+def _structure(recipe: Recipe) -> tuple:
+    """Return what recipes must share to be one ensemble: not weights, activation and steps."""
+    spec, adam = recipe.network, recipe.optimizer == "adam"
+    shape = (spec.n_in, spec.width, spec.depth, spec.n_out, spec.activations[-1])
+    return *shape, recipe.norm, recipe.shortcut, recipe.learning_rate if adam else None
+
+
+def _measure_group(
+    recipes: list[Recipe], data: DigitsSplit, seeds: list[int], batches: Iterable
+) -> list[CureTrial]:
+    """Measure recipes of one structure; `batches` holds, for each update, one batch per seed."""
+    first = recipes[0]
+    weights = [draw_weights(recipe.network, seed=seed) for recipe in recipes for seed in seeds]
+    model = build_ensemble(
+        first.network, weights, norm=first.norm, shortcut=first.shortcut,
+        hidden_activations=[recipe.network.activation for recipe in recipes for _ in seeds],
+    )  # fmt: skip
+    decays = np.repeat([recipe.weight_decay for recipe in recipes], len(seeds)).reshape(-1, 1, 1)
+
+    def find_grads(rows: np.ndarray) -> list[np.ndarray] | None:
+        rows = np.tile(rows, (len(recipes), 1))
+        passed = model.forward(data.x_train[rows], training=True)
+        output_grad = ensemble_loss(passed.activations[-1], data.y_train[rows])
+        if not np.isfinite(output_grad).any():
+            return None  # no network is finite any more
+        grads = model.backward(passed, output_grad)[0]
+        for k, matrix in enumerate(model.matrices if decays.any() else ()):
+            grads[k] += decays * matrix
+        return grads
+
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        flow = _measure_flow(model, data)
-        batches = zip(
-            *(draw_batches(len(data.x_train), batch_size=batch_size,
-                           steps=require_integer("steps", steps, minimum=0), seed=seed)
-              for seed in seeds), strict=True,
-        )  # fmt: skip
-        _train(model, recipe, data, batches)
+        fields = _measure_flow(model, data)
+        networks = [recipe for recipe in recipes for _ in seeds]
+        train_side_by_side(networks, model.parameters, find_grads, batches)
         outputs = model.forward(data.x_test, training=False).activations[-1]
     right = (outputs.argmax(axis=2) == data.y_test).mean(axis=1)
-    finite = np.isfinite(outputs).all(axis=(1, 2))
-    return CureTrial(**flow, accuracies=np.where(finite, right, GUESSING), finite=finite)
+    fields["finite"] = np.isfinite(outputs).all(axis=(1, 2))
+    fields["accuracies"] = np.where(fields["finite"], right, GUESSING)
+    return split_trials(fields, len(seeds))
 
 
 def _measure_flow(model: Ensemble, data: DigitsSplit) -> dict[str, np.ndarray]:
@@ -169,46 +200,19 @@ def _measure_flow(model: Ensemble, data: DigitsSplit) -> dict[str, np.ndarray]:
     labels = np.tile(data.y_train[:FLOW_INPUTS], (model.size, 1))
     grads, states = model.backward(passed, ensemble_loss(passed.activations[-1], labels))
     hidden = range(model.spec.depth - 1)
-    f = get_activation(model.spec.activation)
-    slopes = [np.abs(f.derivative(passed.preactivations[k])) for k in hidden]
-    layer_norms = np.array([_norms([g]) for g in grads[: model.spec.depth]])
+    slopes = [np.abs(passed.slopes[k]) for k in hidden]
+    zeros = [passed.values[k] == 0 for k in hidden]
+    largest = [get_activation(name).supremum for name in model.hidden_activations]
+    layer_norms = np.array([network_norms([g]) for g in grads[: model.spec.depth]])
     return {
-        "decades": np.log10(_norms([states[0]])) - np.log10(_norms([states[-2]])),
+        "decades": np.log10(network_norms([states[0]])) - np.log10(network_norms([states[-2]])),
         "dead_shares": np.mean([(s == 0).all(axis=1).mean(axis=1) for s in slopes], axis=0),
-        "slope_shares": np.mean([s.mean(axis=(1, 2)) for s in slopes], axis=0) / f.supremum,
-        "zero_shares": np.mean(
-            [(f.function(passed.preactivations[k]) == 0).mean(axis=(1, 2)) for k in hidden], axis=0
-        ),
-        "grad_norms": _norms(grads),
+        "slope_shares": np.mean([s.mean(axis=(1, 2)) for s in slopes], axis=0) / largest,
+        "zero_shares": np.mean([z.mean(axis=(1, 2)) for z in zeros], axis=0),
+        "grad_norms": network_norms(grads),
         "smallest_grad_norms": layer_norms.min(axis=0),
         "weight_scales": np.mean([m.std(axis=(1, 2)) for m in model.matrices[1:-1]], axis=0),
     }
-
-
-def _norms(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return each network's norm of several arrays (S, ...) together, shape (S,)."""
-    return np.sqrt(np.sum([np.sum(a**2, axis=tuple(range(1, a.ndim))) for a in arrays], axis=0))
-
-
-def _train(model: Ensemble, recipe: Recipe, data: DigitsSplit, batches: object) -> None:
-    """Train in place, one update per entry of `batches`, each S arrays of indices."""
-    adam = Adam(recipe.learning_rate) if recipe.optimizer == "adam" else None
-    for rows in map(np.stack, batches):
-        passed = model.forward(data.x_train[rows], training=True)
-        output_grad = ensemble_loss(passed.activations[-1], data.y_train[rows])
-        if not np.isfinite(output_grad).any():
-            break  # no network is finite any more
-        grads = model.backward(passed, output_grad)[0]
-        for k, matrix in enumerate(model.matrices if recipe.weight_decay else ()):
-            grads[k] = grads[k] + recipe.weight_decay * matrix
-        if recipe.clip_norm is not None:
-            factors = np.minimum(1.0, recipe.clip_norm / _norms(grads))
-            grads = [g * factors.reshape(-1, *[1] * (g.ndim - 1)) for g in grads]
-        if adam is not None:
-            adam.update(model.parameters, grads)
-            continue
-        for parameter, grad in zip(model.parameters, grads, strict=True):
-            parameter -= recipe.learning_rate * grad
 
 
 def compare_cures(
@@ -223,13 +227,6 @@ def compare_cures(
         cures: keys of `CURES`; several of them joined by " + " for a combination.
         seeds, steps: as for `measure_trial`.
     """
-    trials: dict[tuple[str, str], CureTrial] = {}
-    done: dict[Recipe, CureTrial] = {}  # a cure may leave a recipe as it is
-    for k, patient in enumerate(require_sequence("patients", patients, of="patients")):
-        recipe = PATIENTS[require_choice(f"patients[{k}]", patient, PATIENTS)]
-        for cure in ("", *require_sequence("cures", cures, of="cures")):
-            treated = apply_cures(recipe, cure.split(" + ") if cure else ())
-            if treated not in done:
-                done[treated] = measure_trial(treated, data, seeds=seeds, steps=steps)
-            trials[patient, cure] = done[treated]
+    treated = treat_patients(patients, cures, known=PATIENTS, changes=CURES)
+    trials = measure_trials(treated, data, seeds=seeds, steps=steps)
     return CureTable(tuple(patients), tuple(cures), MappingProxyType(trials))

@@ -12,13 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from course_lib._validation import (
-    require_choice,
-    require_flag,
-    require_real,
-    require_sequence,
-    require_type,
-)
+from course_lib._validation import require_choice, require_flag, require_real, require_type
+from course_lib.cure_trials import change_by_name, change_network
 from course_lib.recording import OPTIMIZERS
 from course_lib.results import format_number
 from course_lib.specs import NetworkSpec
@@ -63,18 +58,14 @@ PROBLEMATIC = Repair(
 """Lecture 3's network as given, in SGD's hands: the lecture names no optimizer for it."""
 
 
-def _change_network(repair: Repair, **changes: object) -> Repair:
-    return replace(repair, network=replace(repair.network, **changes))
-
-
 CHANGES = MappingProxyType({
     "Adam": lambda r: replace(r, optimizer="adam", learning_rate=1e-3),
-    "ReLU": lambda r: _change_network(r, activation="relu"),
-    "He": lambda r: _change_network(r, init="he_normal"),
+    "ReLU": lambda r: change_network(r, activation="relu"),
+    "He": lambda r: change_network(r, init="he_normal"),
     "batch norm": lambda r: replace(r, batch_norm=True),
     "dropout": lambda r: replace(r, dropout=0.2),
     "clipnorm": lambda r: replace(r, clip_norm=1.0),
-    "a layer less": lambda r: _change_network(r, depth=r.network.depth - 1),
+    "a layer less": lambda r: change_network(r, depth=r.network.depth - 1),
 })  # fmt: skip
 """Lecture 3's changes, in the order in which its listing shows them, after the optimizer."""
 
@@ -82,12 +73,7 @@ CHANGES = MappingProxyType({
 def apply_changes(repair: Repair, changes: Sequence[str]) -> Repair:
     """Return the repair with the named `CHANGES` made, in their order."""
     require_type("repair", repair, Repair)
-    names = [] if len(changes) == 0 else require_sequence("changes", changes, of="names")
-    for k, name in enumerate(names):
-        require_choice(f"changes[{k}]", name, CHANGES)
-    for name, change in CHANGES.items():
-        repair = change(repair) if name in names else repair
-    return repair
+    return change_by_name(repair, changes, CHANGES, argument="changes")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from course_lib._validation import require_type
-from course_lib.cure_results import CureTable, accuracy_band
+from course_lib.cure_results import CureTable
 from course_lib.plots.style import INK, new_axes
 
 CONDITION_COLORS = {
@@ -53,19 +53,10 @@ def plot_cure_conditions(table: CureTable, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_cure_verdicts(table: CureTable, *, ax: Axes | None = None) -> Axes:
-    """Plot the verdicts on training: a row per cure, a column per patient, words in cells.
-
-    The numbers are the quarter in which the median accuracy lies, in percent.
-    """
+    """Plot the verdicts on training: a row per cure, a column per patient, words in cells."""
     require_type("table", table, CureTable)
-    cells = {
-        key: (f"{verdict}\n{accuracy_band(table.trials[key].accuracies)}", VERDICT_COLORS[verdict])
-        for key, verdict in table.verdicts().items()
-    }
-    for patient in table.patients:
-        band = accuracy_band(table.trial(patient).accuracies)
-        cells[patient, ""] = (band, "#ffffff")
-    return _draw_cells(table, cells, ("", *table.cures), ax)
+    cells = {key: (word, VERDICT_COLORS[word]) for key, word in table.verdicts().items()}
+    return _draw_cells(table, cells, table.cures, ax)
 
 
 def _draw_cells(

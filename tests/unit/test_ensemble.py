@@ -1,5 +1,7 @@
 """Ensembles: each network does in them what it does alone, and gradients are derivatives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from course_lib import (
     reference,
 )
 from course_lib.losses import evaluate_loss
+from course_lib.reference import BatchNorm, LayerNorm, norm_backward
 from course_lib.reference.ensemble import build_ensemble, ensemble_loss
 from course_lib.reference.recurrent_ensemble import build_recurrent_ensemble
 from course_lib.tasks import recall_task
@@ -73,6 +76,38 @@ def test_a_network_does_not_see_its_neighbours():
     a, b = (m.forward(X, training=True).activations[-1] for m in (pair, other))
     np.testing.assert_array_equal(a[0], b[0])
     assert not np.allclose(a[1], b[1])
+
+
+def test_each_network_may_have_its_own_activation():
+    names = ["tanh", "tanh", "relu", "sigmoid", "linear", "leaky_relu"]
+    drawn = [draw_weights(SPEC, seed=s) for s in range(6)]
+    x, y = RNG.standard_normal((6, 6, 5)), RNG.integers(0, 3, size=(6, 6))
+    model = build_ensemble(SPEC, drawn, hidden_activations=names)
+    passed = model.forward(x, training=True)
+    grads, _ = model.backward(passed, ensemble_loss(passed.activations[-1], y))
+    for s, name in enumerate(names):
+        spec = replace(SPEC, activation=name)
+        flow = reference.gradient_flow(
+            reference.build_mlp(spec, drawn[s]), x[s], y[s], loss="cross_entropy"
+        )
+        for k in range(SPEC.depth):
+            np.testing.assert_allclose(grads[k][s], flow.weight_grads[k], rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(("norm", "layer"), [("batch", BatchNorm), ("layer", LayerNorm)])
+def test_the_normalization_is_that_of_the_reference(norm, layer):
+    """Outputs, gradients and running averages of one network, in training and in evaluation."""
+    ours, theirs = small(norm).norms[0], layer(4)
+    z, grad = RNG.standard_normal((2, 1, 6, 4))
+    for training in (True, True, False):
+        done, expected = ours.forward(z, training), theirs.forward(z[0], training=training)
+        np.testing.assert_allclose(done.normalized[0], expected.normalized, rtol=1e-12)
+        np.testing.assert_allclose(
+            done.backward(grad)[0], norm_backward(expected, grad[0])[0], rtol=1e-11, atol=1e-14
+        )
+    if norm == "batch":
+        np.testing.assert_allclose(ours.mean[0, 0], theirs.running_mean, rtol=1e-12)
+        np.testing.assert_allclose(ours.variance[0, 0], theirs.running_var, rtol=1e-12)
 
 
 def test_evaluation_uses_running_averages():
@@ -150,6 +185,10 @@ def test_bad_input():
         build_ensemble(SPEC, drawn, norm="group")
     with pytest.raises(TypeError, match="`shortcut`"):
         build_ensemble(SPEC, drawn, shortcut=1)
+    with pytest.raises(ValueError, match="`hidden_activations`"):
+        build_ensemble(SPEC, drawn, hidden_activations=["relu", "relu"])
+    with pytest.raises(ValueError, match="`hidden_activations"):
+        build_ensemble(SPEC, drawn, hidden_activations=["swoosh"])
     with pytest.raises(ValueError, match="`weights`"):
         build_ensemble(SPEC, [])
     with pytest.raises(ValueError, match="`weights`"):
