@@ -5,10 +5,10 @@
 
 `make versions` calls this. Each notebook lies alone in an empty folder, chapters and exercises as
 Colab opens them, and is run by the kernel of that Python. `course_lib` comes from its wheel, laid
-beside that environment and not into it. Words are compared exactly, as in the tests; pictures are
-compared too, and told, but do not count. A report in Markdown and JSON goes to
-`_build/versions/NAME`. The exit status is 1 if any word differs, any cell fails to run, or any
-installed version is another than before.
+beside that environment and not into it. Words are compared exactly, as in the tests; pictures
+where the matplotlib is the book's, and then told, but not counted. A report in Markdown and JSON
+goes to `_build/versions/NAME`. The exit status is 1 if any word differs, any cell fails to run, or
+any installed version is another than before.
 
 The tool itself needs nbclient only, which Colab has: inside Colab's own image, `--python python3`
 compares that image.
@@ -179,8 +179,12 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [c for c in notebook.cells if c.cell_type == "code" and c.get("id") != "install"]
 
 
-def compare_notebook(path: Path, kernels: KernelSpecManager) -> NotebookResult:
-    """Run one notebook alone in an empty folder and compare it with what is stored."""
+def compare_notebook(path: Path, kernels: KernelSpecManager, *, look: bool) -> NotebookResult:
+    """Run one notebook alone in an empty folder and compare it with what is stored.
+
+    Pictures are looked at only if `look`: another matplotlib draws each of them otherwise, and to
+    find out where takes longer than to run the notebook.
+    """
     started = time.perf_counter()
     name = display_name(path)
     stored = nbformat.read(path, as_version=4)
@@ -206,7 +210,7 @@ def compare_notebook(path: Path, kernels: KernelSpecManager) -> NotebookResult:
         cells=len(old),
         seconds=time.perf_counter() - started,
         differences=tuple(difference for difference in found if difference),
-        pictures=tuple(compare_drawn(name, old, new)),
+        pictures=tuple(compare_drawn(name, old, new)) if look else (),
         pictures_drawn=sum(len(pictures_of(cell.outputs)) for cell in new),
         failure=failure,
     )
@@ -222,20 +226,21 @@ def compare_all(
     install_beside(before["executable"], beside)
     kernels = register_kernel(before["executable"], out)
     results = []
+    look = before["versions"].get("matplotlib") == locked_versions()["matplotlib"]
     variables = {"PYTHONPATH": str(beside)} | ({"CUDA_VISIBLE_DEVICES": "0"} if gpu else {})
     with kernel_environment(out / "kernel", variables):
         # Else the first figure's cell would say that fonts are being listed.
         fonts = [before["executable"], "-c", "import matplotlib.font_manager"]
         subprocess.run(fonts, check=True, capture_output=True)
         for number, path in enumerate(paths, start=1):
-            result = compare_notebook(path, kernels)
+            result = compare_notebook(path, kernels, look=look)
             results.append(result)
             start = "\r\x1b[2K" if sys.stdout.isatty() else ""
             print(f"{start}[{number}/{len(paths)}] {result.sentence()} ({result.seconds:.0f} s)",
                   flush=True)  # fmt: skip
             # After each: whoever stops a long run, or loses it, has what was found so far.
             report = make_report(before, ask(python), tuple(results), key=key, title=title)
-            report = replace(report, asked=len(paths))
+            report = replace(report, asked=len(paths), looked=look)
             write_report(report, out)
     return report
 

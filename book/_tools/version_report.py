@@ -63,6 +63,7 @@ class Report:
         notebooks: in the order they were run.
         changed: a line for each installed version that is another after the run.
         asked: how many notebooks were to be run; a run that was cut off has fewer.
+        looked: whether pictures were compared.
     """
 
     key: str
@@ -72,6 +73,7 @@ class Report:
     notebooks: tuple[NotebookResult, ...]
     changed: tuple[str, ...] = ()
     asked: int = 0
+    looked: bool = True
 
     @property
     def is_same(self) -> bool:
@@ -88,8 +90,10 @@ class Report:
         lines = [
             f"{same} of {len(self.notebooks)} notebooks show the words that are stored; "
             f"{cells} code cells differ.",
-            f"{other} of {drawn} pictures look different. They are told, not counted: another "
-            "matplotlib draws another picture, and what a picture says is compared as words.",
+            f"{other} of {drawn} pictures look different; they are told, not counted."
+            if self.looked else
+            f"{drawn} pictures were drawn and not compared: another matplotlib draws them "
+            "otherwise. What a picture says is compared as words.",
             "No installed version changed." if not self.changed else
             "Installed versions changed: " + "; ".join(self.changed) + ".",
         ]  # fmt: skip

@@ -169,6 +169,8 @@ def test_what_counts_as_the_same():
     assert not RED.is_same
     assert not replace(GREEN, changed=("numpy 2.1.3 -> 2.4",)).is_same
     assert "1 of 3 notebooks show the words" in RED.summary()
+    assert "0 of 2 pictures look different" in GREEN.summary()
+    assert "2 pictures were drawn and not compared" in replace(GREEN, looked=False).summary()
     cut_off = replace(GREEN, asked=2)
     assert not cut_off.is_same
     assert cut_off.summary().startswith("The run ended after 1 of 2 notebooks.")
