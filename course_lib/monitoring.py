@@ -148,9 +148,9 @@ class Sample:
         ]
         return found if self.gradient_scale is None else [*found, (self, "gradient_scale")]
 
-    def fill(self, values: list) -> None:
+    def fill(self, values: list, slots: list[tuple[object, str]] | None = None) -> None:
         """Replace what the slots hold by numbers on the host, and undo the loss scaling."""
-        for (owner, name), value in zip(self.slots(), values, strict=True):
+        for (owner, name), value in zip(slots or self.slots(), values, strict=True):
             if type(value) is not float and name not in ("active", "flat"):
                 value = float(value.reshape(()))
             setattr(owner, name, value)

@@ -26,7 +26,8 @@ from course_lib.pytorch.weight_watch import WeightWatch
 
 def fetch_sample(sample: Sample) -> Sample:
     """Bring a sample's numbers from the device to the host in one transfer."""
-    values = [getattr(owner, name) for owner, name in sample.slots()]
+    slots = sample.slots()
+    values = [getattr(owner, name) for owner, name in slots]
     there = [k for k, value in enumerate(values) if isinstance(value, torch.Tensor)]
     remote = next((values[k].device for k in there if not values[k].is_cpu), None)
     if remote is None:
@@ -38,7 +39,7 @@ def fetch_sample(sample: Sample) -> Sample:
         host = torch.cat([values[k].reshape(-1).to(remote, precise) for k in there]).cpu().numpy()
         for k, start, size in zip(there, np.cumsum([0, *sizes]), sizes, strict=False):
             values[k] = host[start : start + size]
-    sample.fill(values)
+    sample.fill(values, slots)
     return sample
 
 

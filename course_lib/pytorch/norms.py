@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 import torch
 
@@ -47,11 +49,13 @@ def norm64(tensor: torch.Tensor) -> torch.Tensor | float:
 def _sort(tensors: list[torch.Tensor]) -> tuple[list[int], list[int], list[int]]:
     """Return the places of the tensors that are measured together, in one call, one by one."""
     few, some, others = [], [], []
+    float32, strided = torch.float32, torch.strided
     for k, t in enumerate(tensors):
-        size = t.numel()
-        quick = t.dtype is torch.float32 and t.is_cpu and t.layout is torch.strided
-        quick = quick and 0 < size <= BLOCK
-        (others if not quick else few if size <= FEW else some).append(k)
+        if t.dtype is float32 and t.is_cpu and t.layout is strided:
+            size = t.numel()
+            (few if 0 < size <= FEW else some if FEW < size <= BLOCK else others).append(k)
+        else:
+            others.append(k)
     return few, some, others
 
 
@@ -61,7 +65,7 @@ def _pack(tensors: list[torch.Tensor]) -> np.ndarray:
 
 
 def _norms_of_parts(packed: np.ndarray, parts: list[torch.Tensor]) -> list[float]:
-    starts = np.cumsum([0, *(t.numel() for t in parts[:-1])])
+    starts = [0, *accumulate(t.numel() for t in parts[:-1])]
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is reported as such
         return np.sqrt(np.add.reduceat(packed * packed, starts)).tolist()
 
@@ -81,6 +85,30 @@ def norms64(tensors: list[torch.Tensor]) -> list[torch.Tensor | float]:
             found[k] = norm if TRUSTED[0] < norm < TRUSTED[1] else norm64(tensors[k])
     for k in others:
         found[k] = norm64(tensors[k])
+    return found
+
+
+@torch.no_grad()
+def copies_and_norms64(
+    copies: list[torch.Tensor], tensors: list[torch.Tensor]
+) -> list[torch.Tensor | float]:
+    """Copy every tensor into the one beside it, and return the norms, each as `norm64` would.
+
+    On a CPU one after the other: what was just copied lies in the cache, and its norm is had for
+    a third of the time.
+    """
+    if not all(t.is_cpu for t in tensors):
+        torch._foreach_copy_(copies, tensors)
+        return norms64(tensors)
+    found: list = [None] * len(tensors)
+    few, some, others = _sort(tensors)
+    for k in some:
+        found[k] = torch.linalg.vector_norm(copies[k].copy_(tensors[k])).item()
+    rest = [*few, *others, *(k for k in some if not TRUSTED[0] < found[k] < TRUSTED[1])]
+    for k in (*few, *others):
+        copies[k].copy_(tensors[k])
+    for k, norm in zip(rest, norms64([tensors[k] for k in rest]), strict=True):
+        found[k] = norm
     return found
 
 
