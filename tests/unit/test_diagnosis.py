@@ -84,6 +84,15 @@ def test_flat_weight_gradients_do_not_hide_dying_activation_gradients():
     assert finding.where == "l7 to l0"
 
 
+def test_a_slow_loss_by_relus_alone_is_a_note_with_its_reason():
+    (note,) = diagnose(record(2.0 ** (np.arange(-16, 1) / 2))).findings  # 1/sqrt(2) per layer
+    assert (note.severity, note.code) == ("info", "vanishing_gradient")
+    assert note.why.startswith("Each ReLU halves the variance")
+    steep = diagnose(record(10.0 ** (np.arange(-8, 1) * 0.3))).findings[0]
+    assert (steep.severity, steep.code) == ("warning", "vanishing_gradient")
+    assert diagnose(record(2.0 ** (np.arange(-24, 1) / 2))).findings[0].severity == "problem"
+
+
 def test_the_recorder_thins_out_and_stays_even():
     steps = record(np.ones(4), steps=100, max_records=10).steps
     assert len(steps) <= 10
