@@ -15,6 +15,9 @@ WIDE = {"width": 1366, "height": 900}
 PHONE = {"width": 390, "height": 844}
 PAGE_BUDGET = 500 * 1000  # bytes over the wire: text compressed, fonts and pictures as they are
 COMPRESSED = ("text/", "javascript", "json", "svg")
+A_QUARTER = ("0.25", "0,25", " .25 ", "1/4", "25 %", "2.5e-1", "2.5 * 10^-1", "2,5·10^(-1)",
+             "250×10**-3")  # fmt: skip
+NO_QUARTER = ("0.24", "-0.25", "\N{MINUS SIGN}1/4", "1/4/1", "0x1", "", "1e", "a quarter")
 EVERYTHING = {"include": ["html"]}
 # axe compares the color of every element with what lies behind it, and a chapter has ten thousand
 # of them in code and formulas. Of each kind (a class of token, a place for formulas) one is
@@ -208,7 +211,9 @@ def test_an_option_shows_its_reason_from_the_keyboard_and_without_scripts(visit,
         assert reason.inner_text().startswith(("Right. ", "No. "))
 
 
-def test_what_is_typed_is_answered_at_once(visit, base_url, docname):
+def test_what_is_typed_is_answered_at_once(visit, site, base_url, docname):
+    if 'class="quiz-form"' not in (site / f"{docname}.html").read_text(encoding="utf-8"):
+        return  # nothing to type there
     tab = visit(f"{base_url}{docname}.html").tab
     for form in tab.locator(".quiz-form").all():
         field, verdict = form.locator("input"), form.locator(".quiz-verdict")
@@ -224,20 +229,16 @@ def test_what_is_typed_is_answered_at_once(visit, base_url, docname):
         assert verdict.inner_text() == "Right."
 
 
-@pytest.mark.parametrize(
-    ("typed", "right"),
-    [("0.25", True), ("0,25", True), (" .25 ", True), ("1/4", True), ("25 %", True),
-     ("2.5e-1", True), ("2.5 * 10^-1", True), ("2,5·10^(-1)", True), ("250×10**-3", True),
-     ("0.24", False), ("-0.25", False), ("\N{MINUS SIGN}1/4", False), ("1/4/1", False),
-     ("0x1", False), ("", False), ("1e", False), ("a quarter", False)],
-)  # fmt: skip
-def test_numbers_are_read_as_people_write_them(visit, site, base_url, typed, right):
+def test_numbers_are_read_as_people_write_them(visit, site, base_url):
     tab = visit(base_url + first_page_with(site, ".quiz-form")).tab
     form = tab.locator(".quiz-form").first
     form.evaluate("form => { form.dataset.answer = 0.25; form.dataset.tolerance = 0.001; }")
-    form.locator("input").fill(typed)
-    form.locator("button").click()
-    assert (form.locator(".quiz-verdict").inner_text() == "Right.") == right
+    said = {}
+    for typed in (*A_QUARTER, *NO_QUARTER):
+        form.locator("input").fill(typed)
+        form.locator("button").click()
+        said[typed] = form.locator(".quiz-verdict").inner_text() == "Right."
+    assert said == dict.fromkeys(A_QUARTER, True) | dict.fromkeys(NO_QUARTER, False)
 
 
 def test_the_color_mode_follows_the_system_and_then_the_reader(visit, site, base_url):
