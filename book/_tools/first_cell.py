@@ -1,7 +1,8 @@
 """The head of a notebook for Colab: what it was made with, and the cell that brings the library.
 
-The cell installs `course_lib` if it is missing and touches nothing else: `--no-deps` leaves every
-package that is there as it is, and `--no-compile` leaves compiling to the first import. It says in
+The cell installs `course_lib` if it is missing and no other package: `--no-deps` leaves every one
+that is there as it is, and `--no-compile` leaves compiling to the first import. It asks a GPU for
+whole float32 products, unless the reader has decided. It says in
 a sentence what it did, or what to do: where nothing can be installed, where another version is
 there already, and where a framework is missing.
 """

@@ -82,66 +82,59 @@ def dead_finding(
         chance = CHANCE * np.sqrt((dead + always_on) * len(units))
         if dead - always_on < DEAD_WARNING or excess < chance:
             return []
-    severity = graded(dead, DEAD_PROBLEM, DEAD_WARNING)
-    if severity is None:
-        return []
-    return [
-        Finding(
-            "dead_units", severity, f"{100 * dead:.0f} % of the units were never active {scope}",
-            name, float(dead), DEAD_PROBLEM if severity == "problem" else DEAD_WARNING,
-            "A unit that is off on every input passes no gradient and cannot come back by itself.",
-            "a smaller learning rate, biases near 0, He initialization, normalization, a leaky "
-            "activation; confirm with dead_units on the whole data set.",
-        )
-    ]  # fmt: skip
+    return _share_finding(
+        "dead_units", dead, (DEAD_PROBLEM, DEAD_WARNING), f"of the units were never active {scope}",
+        name,
+        "A unit that is off on every input passes no gradient and cannot come back by itself.",
+        "a smaller learning rate, biases near 0, He initialization, normalization, a leaky "
+        "activation; confirm with dead_units on the whole data set.",
+    )  # fmt: skip
 
 
 def saturation_finding(name: str, flat: float) -> list[Finding]:
-    severity = graded(flat, SATURATED_PROBLEM, SATURATED_WARNING)
-    if severity is None:
-        return []
-    return [
-        Finding(
-            "saturation", severity, f"{100 * flat:.0f} % of the values are saturated", name,
-            float(flat), SATURATED_PROBLEM if severity == "problem" else SATURATED_WARNING,
-            "Where the slope is below a tenth of the largest, little gradient passes.",
-            "smaller initial weights, standardized inputs, normalization before the activation.",
-        )
-    ]  # fmt: skip
+    """Return a finding if many values lie where the activation is flat."""
+    return _share_finding(
+        "saturation", flat, (SATURATED_PROBLEM, SATURATED_WARNING), "of the values are saturated",
+        name, "Where the slope is below a tenth of the largest, little gradient passes.",
+        "smaller initial weights, standardized inputs, normalization before the activation.",
+    )  # fmt: skip
 
 
 def attention_finding(name: str, flat: float) -> list[Finding]:
     """Return a finding if most rows of an attention have settled on one position."""
-    severity = graded(flat, ATTENTION_PROBLEM, ATTENTION_WARNING)
-    if severity is None:
-        return []
-    return [
-        Finding(
-            "saturated_attention", severity,
-            f"{100 * flat:.0f} % of the attention's rows have settled on one position", name,
-            float(flat), ATTENTION_PROBLEM if severity == "problem" else ATTENTION_WARNING,
-            "Softmax is flat there: no gradient reaches the queries and keys.",
-            "the scale 1/sqrt(d) of the logits, smaller query and key weights, normalized queries "
-            "and keys, warm-up.",
-        )
-    ]  # fmt: skip
+    return _share_finding(
+        "saturated_attention", flat, (ATTENTION_PROBLEM, ATTENTION_WARNING),
+        "of the attention's rows have settled on one position", name,
+        "Softmax is flat there: no gradient reaches the queries and keys.",
+        "the scale 1/sqrt(d) of the logits, smaller query and key weights, normalized queries "
+        "and keys, warm-up.",
+    )  # fmt: skip
 
 
 def gate_finding(name: str, kind: str, stuck: float) -> list[Finding]:
     """Return a finding if most values of a recurrent gate are stuck; a forget gate may well be."""
-    severity = graded(stuck, GATE_PROBLEM, GATE_WARNING) if kind == "gate" else None
+    if kind != "gate":
+        return []
+    return _share_finding(
+        "stuck_gate", stuck, (GATE_PROBLEM, GATE_WARNING),
+        "of the gate's values, or of the state's, are saturated", name,
+        "The layer cannot open or shut it, and no gradient reaches the weights that should.",
+        "smaller recurrent and input weights, this gate's bias nearer to 0, standardized "
+        "inputs.",
+    )  # fmt: skip
+
+
+def _share_finding(
+    code: str, share: float, limits: tuple[float, float], of_what: str, where: str, why: str,
+    remedy: str,
+) -> list[Finding]:  # fmt: skip
+    """Return a finding if a share reaches one of its `limits`, for a problem and for a warning."""
+    severity = graded(share, *limits)
     if severity is None:
         return []
-    return [
-        Finding(
-            "stuck_gate", severity,
-            f"{100 * stuck:.0f} % of the gate's values, or of the state's, are saturated", name,
-            float(stuck), GATE_PROBLEM if severity == "problem" else GATE_WARNING,
-            "The layer cannot open or shut it, and no gradient reaches the weights that should.",
-            "smaller recurrent and input weights, this gate's bias nearer to 0, standardized "
-            "inputs.",
-        )
-    ]  # fmt: skip
+    limit = limits[0] if severity == "problem" else limits[1]
+    what = f"{100 * share:.0f} % {of_what}"
+    return [Finding(code, severity, what, where, float(share), limit, why, remedy)]
 
 
 def diagnose_units(report: UnitReport) -> list[Finding]:

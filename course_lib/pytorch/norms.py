@@ -89,30 +89,6 @@ def norms64(tensors: list[torch.Tensor]) -> list[torch.Tensor | float]:
 
 
 @torch.no_grad()
-def copies_and_norms64(
-    copies: list[torch.Tensor], tensors: list[torch.Tensor]
-) -> list[torch.Tensor | float]:
-    """Copy every tensor into the one beside it, and return the norms, each as `norm64` would.
-
-    On a CPU one after the other: what was just copied lies in the cache, and its norm is had for
-    a third of the time.
-    """
-    if not all(t.is_cpu for t in tensors):
-        torch._foreach_copy_(copies, tensors)
-        return norms64(tensors)
-    found: list = [None] * len(tensors)
-    few, some, others = _sort(tensors)
-    for k in some:
-        found[k] = torch.linalg.vector_norm(copies[k].copy_(tensors[k])).item()
-    rest = [*few, *others, *(k for k in some if not TRUSTED[0] < found[k] < TRUSTED[1])]
-    for k in (*few, *others):
-        copies[k].copy_(tensors[k])
-    for k, norm in zip(rest, norms64([tensors[k] for k in rest]), strict=True):
-        found[k] = norm
-    return found
-
-
-@torch.no_grad()
 def distances64(a: list[torch.Tensor], b: list[torch.Tensor]) -> list[torch.Tensor | float]:
     """Return the norms of a - b, pair by pair, as `norm64` would; a and b are alike."""
     found: list = [None] * len(a)

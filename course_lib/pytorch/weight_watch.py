@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from course_lib.monitoring import ParameterState
-from course_lib.pytorch.norms import copies_and_norms64, distances64, norm64, norms64
+from course_lib.pytorch.norms import distances64, norm64, norms64
 
 
 def says_its_update(optimizer: torch.optim.Optimizer, group: dict) -> bool:
@@ -85,12 +85,10 @@ class WeightWatch:
             (torch.float32, torch.float64)
         }  # fmt: skip
         self.told.update(told)
-        still = [p for p in there if id(p) in told]
-        self.norms.update(zip(map(id, still), norms64(still), strict=True))
+        self.norms.update(zip(map(id, there), norms64(there), strict=True))
         moved = [p for p in there if id(p) not in told]
         if moved:
-            norms = copies_and_norms64([self._buffer(p) for p in moved], moved)
-            self.norms.update(zip(map(id, moved), norms, strict=True))
+            torch._foreach_copy_([self._buffer(p) for p in moved], moved)
             self.copied.update(map(id, moved))
 
     def _buffer(self, p: torch.Tensor) -> torch.Tensor:
