@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from course_lib._validation import require_choice, require_integer, require_real, require_seed
 from course_lib.diagnosis.trial import FirstCall
@@ -213,7 +214,8 @@ def _stage_jacobians(stages: Sequence[nn.Module], x: torch.Tensor) -> list[np.nd
 def _randomized(
     model: nn.Module, x: torch.Tensor, *, rank: int, iterations: int, seed: int
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    with torch.enable_grad():
+    # Fused attention can be derived neither twice nor forwards; the same written out can.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         start = x.clone().requires_grad_()
         output = _one(model, start.clone())
         m, n = output.numel(), x.numel()

@@ -211,6 +211,23 @@ def test_functions_that_cannot_be_derived_twice_have_a_spectrum_all_the_same():
     np.testing.assert_allclose(exact.singular_values[:3], some.singular_values, rtol=1e-6)
 
 
+def test_fused_attention_has_a_spectrum_by_vectors():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv = nn.Linear(8, 24)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+            return F.scaled_dot_product_attention(q, k, v).mean(2).flatten(1)
+
+    torch.manual_seed(0)
+    model, x = Attention(), torch.randn(5, 8)
+    exact = pytorch.jacobian_spectrum(model, x).singular_values
+    found = pytorch.jacobian_spectrum(model, x, method="randomized", rank=3, iterations=20)
+    np.testing.assert_allclose(found.singular_values, exact[:3], rtol=1e-3)  # of 8 values, close
+
+
 def test_several_inputs_and_outputs_that_hold_a_tensor():
     class Pair(nn.Module):
         def __init__(self):
