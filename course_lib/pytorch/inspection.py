@@ -319,7 +319,8 @@ def profile_recurrent_layers(
 ) -> dict[str, BPTTProfile]:
     """Return the profile over time of each fused recurrent layer that `run()` calls, by name.
 
-    Packed sequences and projections have none: ValueError if `strict`, else they are left out.
+    Packed sequences and projections have none, nor have inputs or states that are not finite:
+    ValueError if `strict`, else they are left out.
     """
     caught: dict[str, torch.Tensor] = {}
 
@@ -346,11 +347,15 @@ def profile_recurrent_layers(
     finally:
         for handle in handles:
             handle.remove()
-    return {
-        name + suffix: bptt_profile(layer, h.detach())
-        for name, inputs in caught.items()
-        for suffix, layer, h in _single_layers(found[name], inputs)
-    }
+    profiles = {}
+    for name, inputs in caught.items():
+        for suffix, layer, h in _single_layers(found[name], inputs):
+            try:
+                profiles[name + suffix] = bptt_profile(layer, h.detach())
+            except ValueError:
+                if strict:
+                    raise
+    return profiles
 
 
 @torch.no_grad()

@@ -171,6 +171,23 @@ def test_attention_of_torch_itself_is_seen(dropout):
     assert report.results[0].activations.count("softmax") == 2
 
 
+@pytest.mark.parametrize("fault", ["input", "weight", "overflow"])
+def test_what_is_not_finite_before_or_inside_a_recurrent_layer_is_named(fault):
+    torch.manual_seed(0)
+    body = nn.RNN(8, 8, 2, nonlinearity="relu", batch_first=True)
+    model = Sequence(body)
+    with torch.no_grad():
+        if fault == "input":
+            model.embed.weight[TOKENS[0, 3]] = torch.nan
+        elif fault == "weight":
+            body.weight_ih_l0[0, 0] = torch.nan
+        else:
+            body.weight_hh_l0 *= 1e6
+    first = diagnose_model(model, TOKENS, Y[:8], loss=LOSS, steps=2).findings[0]
+    assert (first.code, first.where.split(",")[0]) == (
+        "non_finite", "embed" if fault == "input" else "body")  # fmt: skip
+
+
 def test_a_fault_is_not_reported_by_its_consequences():
     model = changed(perceptron(), lambda m: m[6].weight[0, 0].fill_(torch.nan))
     assert diagnose_model(model, X, Y, loss=LOSS).codes == ("non_finite",)
