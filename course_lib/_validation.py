@@ -61,6 +61,16 @@ def require_real(
     return number
 
 
+def require_batch_size(value: object, *, count: int, batch_norm: bool = False) -> int:
+    """Return the size of a batch drawn from `count` inputs: with batch normalization 2 or more."""
+    size = require_integer("batch_size", value, minimum=1)
+    if size > count:
+        raise ValueError(f"`batch_size` (={size}) must be at most {count}, the data's size.")
+    if batch_norm and size < 2:
+        raise ValueError(f"`batch_size` (={size}) must be at least 2 with batch normalization.")
+    return size
+
+
 def require_flag(name: str, value: object) -> bool:
     """Return `value` if it is True or False."""
     if not isinstance(value, (bool, np.bool_)):
@@ -143,14 +153,23 @@ def require_array(
     return array
 
 
-def require_labels(name: str, value: object, *, count: int, classes: int) -> np.ndarray:
-    """Return integer class labels of shape (count,), each in 0..classes-1."""
+def require_no_nan(name: str, array: np.ndarray) -> None:
+    """Raise ValueError, with the place, if an array of real numbers holds a NaN."""
+    if np.isnan(array).any():
+        first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
+        raise ValueError(f"`{name}` (=nan at index {first}) must hold no NaN.")
+
+
+def require_labels(
+    name: str, value: object, *, shape: tuple[int, ...], classes: int
+) -> np.ndarray:
+    """Return integer class labels of the given shape, each in 0..classes-1."""
     try:
         labels = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`{name}` (={value!r}) must hold integer class labels.") from error
-    if labels.shape != (count,):
-        raise ValueError(f"`{name}` (shape {labels.shape}) must have shape ({count},).")
+    if labels.shape != shape:
+        raise ValueError(f"`{name}` (shape {labels.shape}) must have shape {shape}.")
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"`{name}` (dtype {labels.dtype}) must hold integer class labels.")
     if labels.min() < 0 or labels.max() >= classes:

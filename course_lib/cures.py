@@ -15,7 +15,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from course_lib._validation import require_labelled, require_real, require_seeds, require_type
+from course_lib._validation import (
+    require_integer,
+    require_labelled,
+    require_real,
+    require_seeds,
+    require_type,
+)
 from course_lib.activations import get_activation
 from course_lib.cure_results import CureTable, CureTrial
 from course_lib.cure_trials import (
@@ -30,6 +36,7 @@ from course_lib.cure_trials import (
     treat_patients,
 )
 from course_lib.data import DigitsSplit
+from course_lib.recording import check_digits
 from course_lib.reference.ensemble import Ensemble, build_ensemble, ensemble_loss
 from course_lib.specs import NetworkSpec, draw_weights
 from course_lib.stack_specs import NORMS
@@ -45,7 +52,8 @@ class Recipe(TrainedNetwork):
     """A network and how it is trained: everything that a cure can change.
 
     Arguments:
-        network: shape, activation, law and scale of the weights, bias.
+        network: shape, activation, law and scale of the weights, bias; at least 3 layers, so that
+            a gradient flows from one hidden layer to another.
         norm: "none", "batch" or "layer", before every hidden activation.
         shortcut: whether the hidden layers from the second on add their input.
         optimizer: "sgd" or "adam".
@@ -61,7 +69,21 @@ class Recipe(TrainedNetwork):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.network.depth < 3:
+            raise ValueError(f"`network` (depth {self.network.depth}) must have at least 3 layers.")
         require_real("weight_decay", self.weight_decay, minimum=0.0)
+
+
+def check_trial(
+    recipe: object, data: object, *, steps: object, batch_size: object
+) -> tuple[int, int]:
+    """Return the checked steps and batch size of a trial of `recipe` on `data`."""
+    network = require_type("recipe", recipe, Recipe).network
+    _, batch_size = check_digits(
+        data, batch_size, n_in=network.n_in, n_out=network.n_out,
+        batch_norm=recipe.norm == "batch",
+    )  # fmt: skip
+    return require_integer("steps", steps, minimum=0), batch_size
 
 
 def _digits_network(**options: object) -> NetworkSpec:
@@ -118,7 +140,8 @@ def measure_trial(
         data: from `course_lib.data.load_digits_split`.
         seeds: at least one; each draws the weights and the batches of one network.
         steps: number of updates, at least 0.
-        batch_size: digits per update, drawn without replacement within an epoch.
+        batch_size: digits per update, drawn without replacement within an epoch; at least 1, and
+            2 with batch normalization.
     """
     recipes = {"": require_type("recipe", recipe, Recipe)}
     return measure_trials(recipes, data, seeds=seeds, steps=steps, batch_size=batch_size)[""]
@@ -133,8 +156,9 @@ def measure_trials(
     Arguments: as for `measure_trial`.
     """
     require_labelled("recipes", recipes, Recipe)
-    require_type("data", data, DigitsSplit)
     seeds = require_seeds(seeds)
+    for recipe in recipes.values():
+        check_trial(recipe, data, steps=steps, batch_size=batch_size)
 
     def measure(group: list[Recipe]) -> list[CureTrial]:
         batches = draw_seed_batches(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from course_lib._validation import require_integer, require_real, require_seed
+from course_lib._validation import require_batch_size, require_integer, require_real, require_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +70,7 @@ def draw_batches(
         seed = require_seed(seed)
     if batch_size is None:
         return (np.arange(count) for _ in range(steps))
-    batch_size = require_integer("batch_size", batch_size, minimum=1)
-    if batch_size > count:
-        raise ValueError(f"`batch_size` (={batch_size}) must be at most {count}, the data's size.")
+    batch_size = require_batch_size(batch_size, count=count)
     return _shuffled_batches(count, batch_size, steps, np.random.default_rng(seed))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from course_lib._validation import require_integer, require_real, require_seed
+from course_lib._validation import require_integer, require_real, require_seed, require_sequence
 from course_lib.recurrent_specs import RecurrentSpec, draw_recurrent_weights
 from course_lib.tasks import SequenceTask
 
@@ -92,9 +92,8 @@ def measure_echo_with(
     if (spec.n_in, spec.n_out) != (1, 2):
         raise ValueError(f"`spec` (n_in {spec.n_in}, n_out {spec.n_out}) must have 1 and 2.")
     seed = require_seed(seed)
-    lags = sorted(require_integer("lags", lag, minimum=0) for lag in lags)
-    if not lags:
-        raise ValueError("`lags` (=[]) must hold at least one lag.")
+    lags = enumerate(require_sequence("lags", lags, of="lags"))
+    lags = sorted(require_integer(f"lags[{k}]", lag, minimum=0) for k, lag in lags)
     accuracies = []
     for lag in lags:
         model = build(spec, draw_recurrent_weights(spec, seed=seed), dtype="float64")

@@ -6,7 +6,7 @@ in `course_lib.pytorch` and `course_lib.tf`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -248,6 +248,41 @@ def angle_between(a: np.ndarray, b: np.ndarray) -> float:
     return clipping.angle_between([a], [b])
 
 
+def read_gradients(
+    gradients: object, variables: Sequence[tuple[str, tuple[int, ...]]], *, convert: Callable
+) -> tuple[list[str], list]:
+    """Return the names of the variables that have a gradient, and those gradients.
+
+    Arguments:
+        gradients: one entry for each variable, in the same order and of its shape, or None.
+        variables: names and shapes.
+        convert: what makes a floating-point tensor of an entry, or raises for what is none.
+    """
+    if isinstance(gradients, (str, bytes)) or not isinstance(gradients, Iterable):
+        raise TypeError(f"`gradients` (={gradients!r}) must be a list of tensors.")
+    gradients, names, found = list(gradients), [], []
+    if len(gradients) != len(variables):
+        count = len(variables)
+        raise ValueError(f"`gradients` (length {len(gradients)}) must have length {count}.")
+    for k, (gradient, (name, shape)) in enumerate(zip(gradients, variables, strict=True)):
+        if gradient is None:
+            continue
+        try:
+            tensor = convert(gradient)
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise TypeError(
+                f"`gradients[{k}]` (a {type(gradient).__name__}) must be a tensor of real numbers."
+            ) from error
+        if tuple(tensor.shape) != tuple(shape):
+            raise ValueError(
+                f"`gradients[{k}]` (shape {tuple(tensor.shape)}) must have the shape "
+                f"{tuple(shape)} of {name}."
+            )
+        names.append(name)
+        found.append(tensor)
+    return names, found
+
+
 def audit_clipping(
     names: Sequence[str],
     grads: Sequence[np.ndarray],
@@ -320,9 +355,19 @@ def randomized_singular_values(
         image = np.asarray(forward(basis), np.float64)
         basis = np.linalg.qr(np.asarray(backward(np.linalg.qr(image)[0]), np.float64))[0]
     image = np.asarray(forward(basis), np.float64)
+    if not np.all(np.isfinite(image)):
+        raise ValueError("`model` must have a finite Jacobian at `x`.")
     return np.linalg.svd(image, compute_uv=False)[:rank]
 
 
 def noise_floor(values: np.ndarray, shape: tuple[int, int], eps: float, *, factors: int) -> float:
     r"""Return $K \max(m, n)\,\epsilon\,\sigma_1$, below which singular values are rounding."""
     return float(factors * max(shape) * eps * values[0])
+
+
+def require_finite_layer(name: str, norm: object) -> None:
+    """Raise ValueError if the values of a layer have no finite norm (None if it has none)."""
+    if norm is not None and not np.isfinite(float(norm)):
+        raise ValueError(
+            f"`x` must keep the values of the model finite; those of layer {name} are not."
+        )

@@ -40,7 +40,7 @@ def _check_targets(y: object, *, loss: str, count: int, n_out: int) -> np.ndarra
     if y is None:
         raise ValueError(f"`y` (=None) must hold the targets of the loss {loss}.")
     if loss == "cross_entropy":
-        return require_labels("y", y, count=count, classes=n_out)
+        return require_labels("y", y, shape=(count,), classes=n_out)
     return require_array("y", y, shape=(count, n_out))
 
 

@@ -1,10 +1,17 @@
-"""What the three implementations of `train` share: the check of their arguments and the record."""
+"""What implementations of one training function share: checks of arguments, and the record."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from course_lib._validation import require_choice, require_integer, require_real
+from course_lib._validation import (
+    require_batch_size,
+    require_choice,
+    require_integer,
+    require_real,
+    require_type,
+)
+from course_lib.data import DigitsSplit
 from course_lib.results import TrainingRun
 
 OPTIMIZERS = ("sgd", "adam")
@@ -60,3 +67,22 @@ def check_training(
         require_integer("steps", steps, minimum=1),
         require_integer("record_every", record_every, minimum=1),
     )
+
+
+def check_digits(
+    data: object, batch_size: object, *, n_in: int, n_out: int, batch_norm: bool
+) -> tuple[DigitsSplit, int]:
+    """Return the checked data and batch size of a run on the digits, by a network of these sizes.
+
+    Arguments:
+        data: a DigitsSplit with `n_in` pixels to an image and labels below `n_out`.
+        batch_size: 1 to the number of training digits; with `batch_norm` 2 at least.
+    """
+    require_type("data", data, DigitsSplit)
+    pixels, classes = data.x_train.shape[1], 1 + int(max(data.y_train.max(), data.y_test.max()))
+    if pixels != n_in or classes > n_out:
+        raise ValueError(
+            f"`data` ({pixels} pixels, {classes} classes) must fit the network (n_in {n_in}, "
+            f"n_out {n_out})."
+        )
+    return data, require_batch_size(batch_size, count=len(data.x_train), batch_norm=batch_norm)

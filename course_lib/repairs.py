@@ -12,11 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from course_lib._validation import require_choice, require_flag, require_real, require_type
+from course_lib._validation import (
+    require_choice,
+    require_flag,
+    require_integer,
+    require_real,
+    require_seed,
+    require_type,
+)
 from course_lib.cure_trials import change_by_name, change_network
-from course_lib.recording import OPTIMIZERS
+from course_lib.recording import OPTIMIZERS, check_digits
 from course_lib.results import format_number
-from course_lib.specs import NetworkSpec
+from course_lib.specs import MLPWeights, NetworkSpec, check_weights
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,19 @@ class Repair:
             require_real("clip_norm", self.clip_norm, minimum=0.0, exclusive=True)
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_real("learning_rate", self.learning_rate, minimum=0.0, exclusive=True)
+
+
+def check_repair(
+    repair: Repair, weights: MLPWeights, data: object, *, epochs: object, batch_size: object,
+    seed: object,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Return the checked epochs, batch size and seed of a `train_repair` call."""
+    network = require_type("repair", repair, Repair).network
+    check_weights(network, weights)
+    _, batch_size = check_digits(
+        data, batch_size, n_in=network.n_in, n_out=network.n_out, batch_norm=repair.batch_norm
+    )
+    return require_integer("epochs", epochs, minimum=1), batch_size, require_seed(seed)
 
 
 PROBLEMATIC = Repair(

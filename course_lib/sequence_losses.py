@@ -35,11 +35,7 @@ def check_sequences(
     shape = x.shape[:1] if over == "last" else x.shape[:2]
     if loss == "mean_squared_error":
         return x, require_array("y", y, shape=(*shape, n_out))
-    labels = np.asarray(y)
-    if labels.shape != shape:
-        raise ValueError(f"`y` (shape {labels.shape}) must have shape {shape}.")
-    flat = require_labels("y", labels.reshape(-1), count=labels.size, classes=n_out)
-    return x, flat.reshape(shape)
+    return x, require_labels("y", y, shape=shape, classes=n_out)
 
 
 def check_truncation(truncation: object) -> int | None:

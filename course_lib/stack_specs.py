@@ -33,6 +33,7 @@ from course_lib._validation import (
 )
 from course_lib.activations import get_activation
 from course_lib.initialization import INITIALIZERS, draw_matrix
+from course_lib.losses import check_batch
 
 NORMS = ("none", "batch", "layer")
 PLACEMENTS = ("pre", "post")
@@ -174,3 +175,19 @@ def check_stack_weights(spec: StackSpec, weights: Mapping[str, np.ndarray]) -> N
         raise ValueError(f"`weights` (with or without {odd!r}) must have the spec's parameters.")
     for name, shape in shapes.items():
         require_array(f"weights[{name!r}]", weights[name], shape=shape)
+
+
+def check_stack_batch(
+    spec: StackSpec, x: object, y: object, *, loss: str, training: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return checked inputs of shape (n, n_in) and the targets that `loss` needs.
+
+    Raises ValueError for a single input in training mode where the stack has batch normalization:
+    it has no variance. (PyTorch raises too; Keras would go on, and every gradient would be 0.)
+    """
+    require_type("spec", spec, StackSpec)
+    training = require_flag("training", training)
+    x, y = check_batch(x, y, loss=loss, n_in=spec.n_in, n_out=spec.n_out)
+    if training and spec.norm == "batch" and len(x) == 1:
+        raise ValueError("`x` (with 1 entry per unit) must have at least 2 in training mode.")
+    return x, y

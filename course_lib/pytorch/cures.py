@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from course_lib._validation import require_integer, require_type
-from course_lib.cures import FLOW_INPUTS, Recipe
+from course_lib._validation import require_type
+from course_lib.cures import FLOW_INPUTS, Recipe, check_trial
 from course_lib.data import DigitsSplit, draw_batches
 from course_lib.pytorch.models import MODULES, blank_linear
 from course_lib.specs import MLPWeights, check_weights, draw_weights
@@ -56,10 +56,11 @@ def run_recipe(
         recipe: the network and how it is trained.
         data: from `course_lib.data.load_digits_split`.
         seed: of the weights and the batches.
-        steps, batch_size: number of updates, at least 0, and digits in each.
+        steps: number of updates, at least 0.
+        batch_size: digits in each, at least 1, and 2 with batch norm.
     """
-    weights = draw_weights(require_type("recipe", recipe, Recipe).network, seed=seed)
-    require_type("data", data, DigitsSplit)
+    steps, batch_size = check_trial(recipe, data, steps=steps, batch_size=batch_size)
+    weights = draw_weights(recipe.network, seed=seed)
     model = build_recipe(recipe, weights)
     x, y = torch.tensor(data.x_train), torch.tensor(data.y_train)
     states, h = [], x[:FLOW_INPUTS]
@@ -70,9 +71,8 @@ def run_recipe(
     grads = torch.autograd.grad(loss, [states[0], states[-2]])
     first, last = (grad.norm() for grad in grads)
     model = build_recipe(recipe, weights)  # anew: the running averages have seen the data
-    _train(model, recipe, x, y, draw_batches(
-        len(x), batch_size=batch_size, steps=require_integer("steps", steps, minimum=0), seed=seed
-    ))  # fmt: skip
+    batches = draw_batches(len(x), batch_size=batch_size, steps=steps, seed=seed)
+    _train(model, recipe, x, y, batches)
     model.eval()
     with torch.no_grad():
         right = model(torch.tensor(data.x_test)).argmax(dim=1) == torch.tensor(data.y_test)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,7 +11,13 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from course_lib._validation import require_choice, require_integer, require_real, require_seed
+from course_lib._validation import (
+    require_choice,
+    require_integer,
+    require_no_nan,
+    require_real,
+    require_seed,
+)
 from course_lib.diagnosis.trial import FirstCall
 from course_lib.inspection import (
     SPECTRUM_METHODS,
@@ -22,6 +28,8 @@ from course_lib.inspection import (
     audit_clipping,
     noise_floor,
     randomized_singular_values,
+    read_gradients,
+    require_finite_layer,
 )
 from course_lib.monitoring import ONE_SIDED
 from course_lib.pytorch.batches import call_model
@@ -52,7 +60,9 @@ def _like_model(model: nn.Module, x: object) -> torch.Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`x` (a {type(x).__name__}) must be a tensor or an array.") from error
     if x.is_complex():
-        raise TypeError(f"`x` ({x.dtype}) must hold real numbers.")
+        raise TypeError("`x` (complex numbers) must hold real numbers.")
+    if x.is_floating_point() and x.isnan().any():
+        require_no_nan("x", x.detach().double().cpu().numpy())
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     if first is None:
         return x
@@ -93,6 +103,7 @@ def dead_units(
                 probe.detach()
             for site in probe.current.sites:
                 if site.activation is not None:
+                    require_finite_layer(site.name, site.norm)
                     _add_counts(totals, site)
     layers = [
         LayerUnits(
@@ -269,7 +280,8 @@ def clip_audit(
 
     Arguments:
         model: any module after `backward()` (and `scaler.unscale_`); nothing is changed.
-        gradients: one per parameter, None entries left out; the parameters' `.grad` if None.
+        gradients: one per parameter and of its shape, as a tensor or an array; None entries are
+            left out. The parameters' `.grad` if None.
         method: "value" (`clip_grad_value_`), "norm" (`clip_grad_norm_` on each tensor by itself)
             or "global_norm" (`clip_grad_norm_` on all).
         threshold: > 0.
@@ -279,23 +291,28 @@ def clip_audit(
     named = list(model.named_parameters())
     if gradients is None:
         gradients = [p.grad for _, p in named]
-    if not isinstance(gradients, Iterable):
-        raise TypeError(f"`gradients` (={gradients!r}) must be a list of tensors.")
-    grads = list(gradients)
-    if len(grads) != len(named):
-        raise ValueError(f"`gradients` (length {len(grads)}) must have length {len(named)}.")
-    held = [(n, g.detach()) for (n, _), g in zip(named, grads, strict=True) if g is not None]
-    held = [(n, g.to_dense() if g.is_sparse else g) for n, g in held]
-    reported = torch.nn.utils.get_total_norm([g for _, g in held]).item() if held else 0.0
+    shapes = [(name, parameter.shape) for name, parameter in named]
+    names, held = read_gradients(gradients, shapes, convert=_dense_gradient)
+    reported = torch.nn.utils.get_total_norm(held).item() if held else 0.0
     return audit_clipping(
-        [n for n, _ in held],
-        [g.double().cpu().numpy() for _, g in held],
+        names,
+        [g.double().cpu().numpy() for g in held],
         method=method,
         threshold=threshold,
         reported_norm=reported,
         framework="PyTorch",
         slack=1e-6,
     )
+
+
+def _dense_gradient(gradient: object) -> torch.Tensor:
+    """Return a gradient as a dense tensor; raise TypeError for what holds no real numbers."""
+    if isinstance(gradient, np.ndarray):
+        gradient = torch.tensor(gradient.copy(), device="cpu")
+    if not isinstance(gradient, torch.Tensor) or not gradient.is_floating_point():
+        raise TypeError("no tensor of real numbers")
+    gradient = gradient.detach()
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def bptt_gradient_profile(model: nn.Module, x: object) -> dict[str, BPTTProfile]:
@@ -309,9 +326,10 @@ def bptt_gradient_profile(model: nn.Module, x: object) -> dict[str, BPTTProfile]
     with evaluating(model):
         if not any(isinstance(m, nn.RNNBase) for m in model.modules()):
             raise ValueError("`model` must hold an nn.RNN, nn.LSTM or nn.GRU.")
-        x = _like_model(model, x)
-        call = FirstCall("x", "`model` can be called on", model)
-        return profile_recurrent_layers(model, lambda: call(x), strict=True)
+        inputs = {k: _like_model(model, part) for k, part in _named(x).items()}
+        call = FirstCall("x", "`model` can be called on", call_model)
+        given = inputs if isinstance(x, dict) else tuple(inputs.values())
+        return profile_recurrent_layers(model, lambda: call(model, given), strict=True)
 
 
 def profile_recurrent_layers(

@@ -114,7 +114,7 @@ def accuracy(model: nn.Sequential, x: np.ndarray, y: np.ndarray) -> float:
     """Return the fraction of rows of `x` whose largest output is at the label `y`."""
     layers = read_layers(model)
     x = require_array("x", x, shape=(None, layers[0].linear.in_features))
-    labels = require_labels("y", y, count=len(x), classes=layers[-1].linear.out_features)
+    labels = require_labels("y", y, shape=(len(x),), classes=layers[-1].linear.out_features)
     with torch.no_grad():
         outputs = model(tensor_like(layers, x))
     return float(np.mean(outputs.argmax(dim=1).cpu().numpy() == labels))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from course_lib._validation import require_integer, require_seed, require_type
+from course_lib._validation import require_type
 from course_lib.data import DigitsSplit, draw_batches
 from course_lib.pytorch.models import MODULES, blank_linear
 from course_lib.pytorch.randomness import generators_kept
-from course_lib.repairs import Repair, RepairRun
+from course_lib.repairs import Repair, RepairRun, check_repair
 from course_lib.specs import MLPWeights, check_weights
 
 
@@ -47,20 +47,22 @@ def train_repair(
         repair: the network and how it is trained.
         weights: its initial weights.
         data: from `course_lib.data.load_digits_split`.
-        epochs, batch_size: at least 1.
+        epochs: at least 1.
+        batch_size: at least 1, and 2 with batch norm.
         seed: of the batches, the same in both frameworks, and of PyTorch's dropout.
     """
+    epochs, batch_size, seed = check_repair(
+        repair, weights, data, epochs=epochs, batch_size=batch_size, seed=seed
+    )
     model = build_repair(repair, weights)
-    epochs = require_integer("epochs", epochs, minimum=1)
-    require_type("data", data, DigitsSplit)
     x, y = torch.tensor(data.x_train, dtype=torch.float32), torch.tensor(data.y_train)
     x_test, y_test = torch.tensor(data.x_test, dtype=torch.float32), torch.tensor(data.y_test)
     kind = torch.optim.Adam if repair.optimizer == "adam" else torch.optim.SGD
     rule = kind(model.parameters(), lr=repair.learning_rate)
-    per_epoch = len(x) // require_integer("batch_size", batch_size, minimum=1)
+    per_epoch = len(x) // batch_size
     batches = draw_batches(len(x), batch_size=batch_size, steps=epochs * per_epoch, seed=seed)
     losses, accuracies = [], []
-    with generators_kept(require_seed(seed)):
+    with generators_kept(seed):
         for step, rows in enumerate(map(torch.from_numpy, batches), start=1):
             rule.zero_grad()
             loss = nn.functional.cross_entropy(model(x[rows]), y[rows])

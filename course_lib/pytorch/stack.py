@@ -18,7 +18,7 @@ from course_lib.pytorch.flow import own_gradients
 from course_lib.pytorch.models import DTYPES, MODULES, compute_loss, to_numpy
 from course_lib.pytorch.randomness import generators_kept
 from course_lib.stack_results import StackFlow
-from course_lib.stack_specs import StackSpec, check_stack_weights
+from course_lib.stack_specs import StackSpec, check_stack_batch, check_stack_weights
 
 
 def _norm(spec: StackSpec) -> nn.Module:
@@ -106,14 +106,14 @@ def stack_gradient_flow(
 
     Arguments:
         model: what `build_stack` returned.
-        x: inputs, shape (n, n_in).
+        x: inputs, shape (n, n_in); n is at least 2 for batch normalization in training mode.
         y: the loss's targets; see `course_lib.losses`.
         loss: "mean_squared_error", "cross_entropy" or "mean_output".
         training: whether batch normalization takes the batch's own statistics.
     """
     spec = require_type("model", model, Stack).spec
     training = require_flag("training", training)
-    x, y = check_batch(x, y, loss=loss, n_in=spec.n_in, n_out=spec.n_out)
+    x, y = check_stack_batch(spec, x, y, loss=loss, training=training)
     if y is not None:
         place = model.stem.weight.device
         y = torch.tensor(y, device=place) if loss == "cross_entropy" else _like(model, y)
@@ -153,7 +153,7 @@ def stack_accuracy(model: Stack, x: np.ndarray, y: np.ndarray) -> float:
     """Return the fraction of rows of `x` whose largest output, in evaluation mode, is at `y`."""
     spec = require_type("model", model, Stack).spec
     x, _ = check_batch(x, None, loss="mean_output", n_in=spec.n_in, n_out=spec.n_out)
-    labels = require_labels("y", y, count=len(x), classes=spec.n_out)
+    labels = require_labels("y", y, shape=(len(x),), classes=spec.n_out)
     mode = model.training
     try:
         with torch.no_grad():

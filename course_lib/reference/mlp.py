@@ -175,5 +175,5 @@ def accuracy(model: MLP, x: np.ndarray, y: np.ndarray) -> float:
     """Return the fraction of rows of `x` whose largest output is at the label `y`."""
     require_mlp(model)
     outputs = model(x)
-    labels = require_labels("y", y, count=len(outputs), classes=outputs.shape[1])
+    labels = require_labels("y", y, shape=(len(outputs),), classes=outputs.shape[1])
     return float(np.mean(outputs.argmax(axis=1) == labels))

@@ -270,5 +270,5 @@ def _batch_norms(model: Stack) -> list[BatchNorm]:
 def stack_accuracy(model: Stack, x: np.ndarray, y: np.ndarray) -> float:
     """Return the fraction of rows of `x` whose largest output, in evaluation mode, is at `y`."""
     outputs = require_type("model", model, Stack)(x)
-    labels = require_labels("y", y, count=len(outputs), classes=outputs.shape[1])
+    labels = require_labels("y", y, shape=(len(outputs),), classes=outputs.shape[1])
     return float(np.mean(outputs.argmax(axis=1) == labels))

@@ -22,10 +22,12 @@ def read_batches(inputs: object, targets: object, *, limit: int, model: keras.Mo
         limit: how many batches are read from an iterable.
         model: floating-point arrays get the precision of its weights.
     """
+    if isinstance(inputs, (int, float, str, bytes)) or inputs is None:
+        raise TypeError(f"`inputs` (={inputs!r}) must be a batch or an iterable of batches.")
     alone = isinstance(inputs, (tf.Tensor, tf.Variable, np.ndarray, tuple, dict))
     if targets is not None or alone:
         batches = [(inputs, targets)]
-    elif isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes)):
+    elif isinstance(inputs, Iterable):
         batches = [_split(batch) for batch in itertools.islice(inputs, limit)]
     else:
         raise TypeError(

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from course_lib._validation import require_integer, require_type
-from course_lib.cures import FLOW_INPUTS, Recipe
+from course_lib._validation import require_type
+from course_lib.cures import FLOW_INPUTS, Recipe, check_trial
 from course_lib.data import DigitsSplit, draw_batches
 from course_lib.specs import MLPWeights, check_weights, draw_weights
 from course_lib.tf.models import ACTIVATIONS
@@ -65,13 +65,13 @@ def run_recipe(
             is the same for SGD; with Adam a decay is refused.)
         data: from `course_lib.data.load_digits_split`.
         seed: of the weights and the batches.
-        steps, batch_size: number of updates, at least 0, and digits in each.
+        steps: number of updates, at least 0.
+        batch_size: digits in each, at least 1, and 2 with batch norm.
     """
-    spec = require_type("recipe", recipe, Recipe).network
-    require_type("data", data, DigitsSplit)
+    steps, batch_size = check_trial(recipe, data, steps=steps, batch_size=batch_size)
     if recipe.weight_decay and recipe.optimizer == "adam":
         raise ValueError("`recipe` (Adam with weight_decay) must not have both in Keras.")
-    weights = draw_weights(spec, seed=seed)
+    weights = draw_weights(recipe.network, seed=seed)
     model, states = build_recipe(recipe, weights), []
     initial = model.get_weights()
     x, y = tf.constant(data.x_train), tf.constant(data.y_train)
@@ -84,9 +84,8 @@ def run_recipe(
         loss = cross_entropy(y[:FLOW_INPUTS], h)
     first, last = (np.linalg.norm(g) for g in tape.gradient(loss, [states[0], states[-2]]))
     model.set_weights(initial)  # the running averages have seen the data
-    _train(model, recipe, x, y, cross_entropy, draw_batches(
-        len(x), batch_size=batch_size, steps=require_integer("steps", steps, minimum=0), seed=seed
-    ))  # fmt: skip
+    batches = draw_batches(len(x), batch_size=batch_size, steps=steps, seed=seed)
+    _train(model, recipe, x, y, cross_entropy, batches)
     outputs = model(tf.constant(data.x_test), training=False).numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
         decades = float(np.log10(first) - np.log10(last))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from course_lib._validation import require_choice, require_integer, require_real, require_seed
+from course_lib._validation import (
+    require_choice,
+    require_integer,
+    require_no_nan,
+    require_real,
+    require_seed,
+)
 from course_lib.diagnosis.trial import FirstCall
 from course_lib.inspection import (
     SPECTRUM_METHODS,
@@ -19,6 +25,8 @@ from course_lib.inspection import (
     audit_clipping,
     noise_floor,
     randomized_singular_values,
+    read_gradients,
+    require_finite_layer,
 )
 from course_lib.monitoring import ONE_SIDED
 from course_lib.recurrent_results import BPTTProfile
@@ -34,12 +42,19 @@ def _require_model(model: object) -> None:
 def _like_model(model: keras.Model, x: object) -> tf.Tensor:
     """Return x in the model's precision, unless it holds integers."""
     try:
-        x = tf.convert_to_tensor(x)
+        tensor = tf.convert_to_tensor(x)
     except (TypeError, ValueError) as error:
         raise TypeError(f"`x` (a {type(x).__name__}) must be a tensor or an array.") from error
-    if x.dtype.is_complex or x.dtype in (tf.string, tf.variant, tf.resource):
-        raise TypeError(f"`x` ({x.dtype.name}) must hold real numbers.")
-    return tf.cast(x, model.compute_dtype) if x.dtype.is_floating else x
+    if tensor.dtype in (tf.string, tf.variant, tf.resource):
+        raise TypeError(f"`x` (a {type(x).__name__}) must be a tensor or an array.")
+    if tensor.dtype.is_complex:
+        raise TypeError("`x` (complex numbers) must hold real numbers.")
+    x = tensor
+    if not x.dtype.is_floating:
+        return x
+    if tf.reduce_any(tf.math.is_nan(x)):
+        require_no_nan("x", tf.cast(x, tf.float64).numpy())
+    return tf.cast(x, model.compute_dtype)
 
 
 def dead_units(
@@ -59,11 +74,14 @@ def dead_units(
     batch_size = require_integer("batch_size", batch_size, minimum=1)
     share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
     x = _nested(model, x)
-    counts = {0 if part.shape.rank == 0 else len(part) for part in tf.nest.flatten(x)}
-    if len(counts) != 1 or 0 in counts:
-        shapes = [tuple(part.shape) for part in tf.nest.flatten(x)]
-        raise ValueError(f"`x` (shapes {shapes}) must hold at least one input, and all as many.")
-    (count,) = counts
+    parts = tf.nest.flatten(x)
+    empty = next((p for p in parts if p.shape.rank == 0 or len(p) == 0), None)
+    if empty is not None:
+        raise ValueError(f"`x` (shape {tuple(empty.shape)}) must hold at least one input.")
+    count = {len(part) for part in parts}
+    if len(count) != 1:
+        raise ValueError(f"`x` (parts of {sorted(count)} inputs) must have one first axis.")
+    (count,) = count
     FirstCall("x", "`model` can be called on", _call)(
         model, tf.nest.map_structure(lambda part: part[:1], x)
     )
@@ -108,9 +126,10 @@ def _count(model: keras.Model, x: tf.Tensor, share: float) -> list[tuple]:
 
     vector = tf.function(run)(x).numpy()
     sites = traces[-1].unpack(0, vector).sites
-    return [
-        (s.name, s.activation, s.rows, s.active, s.flat) for s in sites if s.activation is not None
-    ]
+    sites = [site for site in sites if site.activation is not None]
+    for site in sites:
+        require_finite_layer(site.name, site.norm)
+    return [(s.name, s.activation, s.rows, s.active, s.flat) for s in sites]
 
 
 def saturation(
@@ -236,36 +255,35 @@ def clip_audit(
 
     Arguments:
         model: any Keras model.
-        gradients: what `tape.gradient` gave for `model.trainable_variables`; None is left out.
+        gradients: what `tape.gradient` gave for `model.trainable_variables`, or arrays of their
+            shapes; None entries are left out.
         method: "value" (Keras's `clipvalue`), "norm" (`clipnorm`, which is per tensor) or
             "global_norm" (`global_clipnorm`, `tf.clip_by_global_norm`).
         threshold: > 0.
     """
     _require_model(model)
-    if not isinstance(gradients, Iterable):
-        raise TypeError(f"`gradients` (={gradients!r}) must be a list of tensors.")
-    variables, gradients = model.trainable_variables, list(gradients)
-    if len(gradients) != len(variables):
-        count = len(variables)
-        raise ValueError(f"`gradients` (length {len(gradients)}) must have length {count}.")
-    held = [
-        (v.path, tf.convert_to_tensor(g))
-        for v, g in zip(variables, gradients, strict=True)
-        if g is not None
-    ]
-    odd = next((g.dtype.name for _, g in held if not g.dtype.is_floating), None)
-    if odd is not None:
-        raise TypeError(f"`gradients` (one of {odd}) must hold real numbers.")
-    reported = float(tf.linalg.global_norm([g for _, g in held])) if held else 0.0
+    shapes = [(v.path, v.shape) for v in model.trainable_variables]
+    names, held = read_gradients(gradients, shapes, convert=_dense_gradient)
+    reported = float(tf.linalg.global_norm(held)) if held else 0.0
     return audit_clipping(
-        [n for n, _ in held],
-        [tf.cast(g, tf.float64).numpy() for _, g in held],
+        names,
+        [tf.cast(g, tf.float64).numpy() for g in held],
         method=method,
         threshold=threshold,
         # What is not finite comes out of clip_by_global_norm as NaN throughout.
         reported_norm=reported if np.isfinite(reported) else float("nan"),
         framework="TensorFlow",
     )
+
+
+def _dense_gradient(gradient: object) -> tf.Tensor:
+    """Return a gradient as a dense tensor; raise TypeError for what holds no real numbers."""
+    if not tf.is_tensor(gradient) and not isinstance(gradient, (np.ndarray, tf.IndexedSlices)):
+        raise TypeError("no tensor")
+    gradient = tf.convert_to_tensor(gradient)
+    if not gradient.dtype.is_floating:
+        raise TypeError("no real numbers")
+    return gradient
 
 
 def bptt_gradient_profile(model: keras.Model, x: object) -> dict[str, BPTTProfile]:

@@ -129,7 +129,7 @@ def accuracy(model: keras.Sequential, x: np.ndarray, y: np.ndarray) -> float:
     """Return the fraction of rows of `x` whose largest output is at the label `y`."""
     layers = read_layers(model)
     x = require_array("x", x, shape=(None, layers[0].n_in))
-    labels = require_labels("y", y, count=len(x), classes=layers[-1].n_out)
+    labels = require_labels("y", y, shape=(len(x),), classes=layers[-1].n_out)
     outputs = model(tf.constant(x, dtype=dtype_name(layers)))
     return float(np.mean(outputs.numpy().argmax(axis=1) == labels))
 

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from course_lib._validation import require_integer, require_seed, require_type
+from course_lib._validation import require_seed, require_type
 from course_lib.data import DigitsSplit, draw_batches
-from course_lib.repairs import Repair, RepairRun
+from course_lib.repairs import Repair, RepairRun, check_repair
 from course_lib.specs import MLPWeights, check_weights
 from course_lib.tf.models import ACTIVATIONS
 
@@ -46,12 +46,14 @@ def train_repair(
         repair: the network and how it is trained.
         weights: its initial weights.
         data: from `course_lib.data.load_digits_split`.
-        epochs, batch_size: at least 1.
+        epochs: at least 1.
+        batch_size: at least 1, and 2 with batch norm.
         seed: of the batches, the same in both frameworks, and of Keras's dropout.
     """
+    epochs, batch_size, seed = check_repair(
+        repair, weights, data, epochs=epochs, batch_size=batch_size, seed=seed
+    )
     model = build_repair(repair, weights, seed=seed)
-    epochs = require_integer("epochs", epochs, minimum=1)
-    require_type("data", data, DigitsSplit)
     x, y = tf.constant(data.x_train, tf.float32), tf.constant(data.y_train)
     x_test = tf.constant(data.x_test, tf.float32)
     kind = keras.optimizers.Adam if repair.optimizer == "adam" else keras.optimizers.SGD
@@ -67,7 +69,7 @@ def train_repair(
         rule.apply_gradients(zip(grads, model.trainable_variables, strict=True))
         return loss
 
-    per_epoch = len(x) // require_integer("batch_size", batch_size, minimum=1)
+    per_epoch = len(x) // batch_size
     batches = draw_batches(len(x), batch_size=batch_size, steps=epochs * per_epoch, seed=seed)
     losses, accuracies = [], []
     for step, rows in enumerate(batches, start=1):

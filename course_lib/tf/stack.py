@@ -15,7 +15,7 @@ import tensorflow as tf
 from course_lib._validation import require_choice, require_flag, require_labels, require_type
 from course_lib.losses import check_batch
 from course_lib.stack_results import StackFlow
-from course_lib.stack_specs import StackSpec, check_stack_weights
+from course_lib.stack_specs import StackSpec, check_stack_batch, check_stack_weights
 from course_lib.tf.models import ACTIVATIONS, DTYPES, compute_loss
 
 RUNNING_MOMENTUM = 0.9
@@ -147,14 +147,14 @@ def stack_gradient_flow(
 
     Arguments:
         model: what `build_stack` returned.
-        x: inputs, shape (n, n_in).
+        x: inputs, shape (n, n_in); n is at least 2 for batch normalization in training mode.
         y: the loss's targets; see `course_lib.losses`.
         loss: "mean_squared_error", "cross_entropy" or "mean_output".
         training: whether batch normalization takes the batch's own statistics.
     """
     spec = require_type("model", model, Stack).spec
     training, dtype = require_flag("training", training), model.dtype
-    x, y = check_batch(x, y, loss=loss, n_in=spec.n_in, n_out=spec.n_out)
+    x, y = check_stack_batch(spec, x, y, loss=loss, training=training)
     if y is not None:
         y = tf.constant(y, dtype="int64" if loss == "cross_entropy" else dtype)
     variables = dict(named_variables(model))
@@ -186,6 +186,6 @@ def stack_accuracy(model: Stack, x: np.ndarray, y: np.ndarray) -> float:
     """Return the fraction of rows of `x` whose largest output, in evaluation mode, is at `y`."""
     spec = require_type("model", model, Stack).spec
     x, _ = check_batch(x, None, loss="mean_output", n_in=spec.n_in, n_out=spec.n_out)
-    labels = require_labels("y", y, count=len(x), classes=spec.n_out)
+    labels = require_labels("y", y, shape=(len(x),), classes=spec.n_out)
     outputs = model(tf.constant(x, dtype=model.dtype), training=False)
     return float(np.mean(outputs.numpy().argmax(axis=1) == labels))

@@ -227,6 +227,8 @@ CALLS = [  # function, argument -> (kind, a value that is right)
     (stack_specs.draw_stack_weights, dict(spec=("records", STACK_SPEC), seed=("integer", 0))),
     (stack_specs.check_stack_weights, dict(
         spec=("records", STACK_SPEC), weights=("records", STACK_WEIGHTS))),
+    (stack_specs.check_stack_batch, dict(
+        spec=("records", STACK_SPEC), **BATCH, training=("flag", True))),
     (stack_specs.apply_fixup, dict(
         spec=("records", BRANCHED), weights=("records", BRANCHED_WEIGHTS),
         zero_head=("flag", True))),
