@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+from torch.autograd.graph import disable_saved_tensors_hooks
 
 NODE_ACTIVATIONS = {
     "ReluBackward0": "relu", "LeakyReluBackward0": "leaky_relu", "PreluKernelBackward0":
@@ -40,9 +41,19 @@ REACH = 80
 """How many nodes are looked at between one module and the next."""
 
 
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+"""Asks in 0.1 us; PyTorch 2.6 lacks it."""
+
+
 def packed() -> bool:
     """Return whether saved tensors are packed away, as under checkpointing or offloading."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    if _top_hooks is not None:
+        return _top_hooks(True) is not None
+    try:
+        with disable_saved_tensors_hooks("Asked whether there are any."):  # raises if there are
+            return False
+    except RuntimeError:
+        return True
 
 
 def transformed() -> bool:
