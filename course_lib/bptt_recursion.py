@@ -79,7 +79,7 @@ def backpropagate(
     steps, batch, gates, n = k.gates.shape
     sizes = np.zeros(steps)
     delta = 0.0 * k.gates[0]
-    flat, carry = delta.reshape(batch, gates * n), 0.0 * hidden[0]
+    flat, carry = delta.reshape(batch, gates * n), 0.0 * hidden[-1]
     inner, output = delta[:, :3], delta[:, -1]
     rows, columns = list(hidden), list(hidden[:, :, None])
     coefficients = list(k.gates)

@@ -98,6 +98,27 @@ def test_dead_units_give_minus_infinity():
         assert "to 0 at t = 1" in profile.describe()
 
 
+@pytest.mark.parametrize("cell", list(GATES))
+def test_the_loop_does_not_read_what_it_is_to_fill(cell):
+    """The space for the gradients is new, and may hold anything: NaN as well."""
+    rng = np.random.default_rng(0)
+    steps, batch, n, gates = 5, 2, 3, len(GATES[cell])
+    states = rng.random((2, steps, batch, n))
+    k = Coefficients(
+        rng.random((steps, batch, gates, n)),
+        None if cell.endswith("rnn") else states[0],
+        states[1] if cell == "lstm" else None,
+    )
+    w_hh, last = rng.normal(size=(gates * n, n)), rng.normal(size=(batch, n))
+    found = []
+    for content in (0.0, np.nan):
+        hidden, cells = np.full((2, steps, batch, n), content)
+        hidden[-1] = last
+        backpropagate(k, w_hh, hidden, cells if cell == "lstm" else None)
+        found.append(hidden)
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize("cell", GATES)
 def test_the_loop_takes_tensors_as_it_takes_arrays(cell):
     """The way that a device other than the CPU goes, run here on the CPU."""
