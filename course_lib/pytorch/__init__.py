@@ -1,7 +1,8 @@
 """The demo functions in PyTorch: `nn.Sequential`, forward hooks, `torch.func`, `torch.optim`.
 
 Same names and signatures as `course_lib.reference` and `course_lib.tf`, same results as NumPy
-arrays in the same layout. Models may be built here with `build_mlp` or written by hand.
+arrays in the same layout. Models may be built here with `build_mlp` or written by hand. What an
+argument cannot be raises TypeError or ValueError with its name, its value and what was required.
 """
 
 try:

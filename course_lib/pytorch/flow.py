@@ -100,6 +100,10 @@ def layer_jacobians(model: nn.Sequential, x: np.ndarray) -> LayerJacobians:
     r"""Return $J_l = \partial h_l/\partial h_{l-1}$ for l = 1..L at one input x of shape (n_0,).
 
     `torch.autograd.functional.jacobian` takes each layer as a function of its input.
+
+    Arguments:
+        model: an `nn.Sequential` of Linear layers and activations.
+        x: one input, shape (n_0,).
     """
     layers = read_layers(model)
     h = tensor_like(layers, require_array("x", x, shape=(layers[0].linear.in_features,)))

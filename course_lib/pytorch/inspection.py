@@ -322,6 +322,13 @@ def bptt_gradient_profile(model: nn.Module, x: object) -> dict[str, BPTTProfile]
     of them is caught, every layer and direction is taken by itself, and `bptt_profile` gives the
     profile of a loss at its last step. Names are those of the modules, with the parameters'
     suffix (`_l1`, `_l0_reverse`) where a module has several layers or directions.
+
+    Arguments:
+        model: any module that holds one of them; run in evaluation mode.
+        x: a batch for it: an array or a tensor for `model(x)`, a dict of them for `model(**x)`, a
+            tuple for `model(*x)`.
+
+    Raises ValueError for packed sequences and projections, which have no closed recursion.
     """
     with evaluating(model):
         if not any(isinstance(m, nn.RNNBase) for m in model.modules()):

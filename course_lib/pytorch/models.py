@@ -67,7 +67,13 @@ def blank_linear(n_in: int, n_out: int, *, dtype: torch.dtype) -> nn.Linear:
 
 
 def build_mlp(spec: NetworkSpec, weights: MLPWeights, *, dtype: str = "float32") -> nn.Sequential:
-    """Return the network `spec` with a copy of `weights`, on PyTorch's default device."""
+    """Return the network `spec` with a copy of `weights`, on PyTorch's default device.
+
+    Arguments:
+        spec: the network as data.
+        weights: of the spec's layer sizes; from `course_lib.draw_weights`.
+        dtype: "float32" or "float64".
+    """
     check_weights(spec, weights)
     require_choice("dtype", dtype, DTYPES)
     modules: list[nn.Module] = []
@@ -80,7 +86,15 @@ def build_mlp(spec: NetworkSpec, weights: MLPWeights, *, dtype: str = "float32")
 
 
 def load_weights(model: nn.Sequential, weights: MLPWeights) -> nn.Sequential:
-    """Copy `weights` into `model` and return it; raise ValueError where a shape differs."""
+    """Copy `weights` into `model` and return it.
+
+    Arguments:
+        model: an `nn.Sequential` of Linear layers and activations; changed in place.
+        weights: as many matrices as the model has layers, each (n_l, n_{l-1}).
+
+    Raises ValueError, before anything is changed, where a shape differs, and for a bias that is
+    not zero in a layer that has none.
+    """
     if not isinstance(weights, MLPWeights):
         raise TypeError(f"`weights` (a {type(weights).__name__}) must be MLPWeights.")
     layers = read_layers(model)
@@ -111,7 +125,13 @@ def load_weights(model: nn.Sequential, weights: MLPWeights) -> nn.Sequential:
 
 
 def accuracy(model: nn.Sequential, x: np.ndarray, y: np.ndarray) -> float:
-    """Return the fraction of rows of `x` whose largest output is at the label `y`."""
+    """Return the fraction of rows of `x` whose largest output is at the label `y`.
+
+    Arguments:
+        model: an `nn.Sequential` of Linear layers and activations.
+        x: inputs, shape (n, n_0).
+        y: integer labels in 0..n_L - 1, shape (n,).
+    """
     layers = read_layers(model)
     x = require_array("x", x, shape=(None, layers[0].linear.in_features))
     labels = require_labels("y", y, shape=(len(x),), classes=layers[-1].linear.out_features)

@@ -49,7 +49,13 @@ class RecurrentNetwork(nn.Module):
 def build_recurrent(
     spec: RecurrentSpec, weights: RecurrentWeights, *, dtype: str = "float32"
 ) -> RecurrentNetwork:
-    """Return the network `spec` with a copy of `weights`, on PyTorch's default device."""
+    """Return the network `spec` with a copy of `weights`, on PyTorch's default device.
+
+    Arguments:
+        spec: the network as data.
+        weights: of the spec's cell and sizes; from `course_lib.draw_recurrent_weights`.
+        dtype: "float32" or "float64".
+    """
     check_recurrent_weights(spec, weights)
     require_choice("dtype", dtype, DTYPES)
     # Made without storage: modules would draw weights of their own from the global generator.
@@ -106,7 +112,12 @@ def parameters_by_name(recurrent: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def recurrent_weights(model: nn.Module) -> RecurrentWeights:
-    """Return a copy of the weights of `model` in the course's layout, in float64."""
+    """Return a copy of the weights of `model` in the course's layout, in float64.
+
+    Arguments:
+        model: a `RecurrentNetwork`, or your own nn.RNN, nn.LSTM, nn.GRU (one layer, one
+            direction) or one of their cells.
+    """
     recurrent, readout = read_recurrent(model)
     arrays = parameters_by_name(recurrent)
     if isinstance(readout, nn.Linear):
@@ -261,6 +272,11 @@ def state_jacobians(model: nn.Module, x: np.ndarray) -> StateJacobians:
 
     All steps are put into one batch, each from its own state; the gradient of the sum of output j
     over the batch is then row j of every step's Jacobian.
+
+    Arguments:
+        model: a `RecurrentNetwork`, or your own nn.RNN, nn.LSTM or nn.GRU (one layer, one
+            direction).
+        x: one sequence, shape (T, n_in).
     """
     recurrent, _ = read_recurrent(model)
     _require_module(recurrent)

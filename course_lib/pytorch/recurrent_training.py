@@ -110,7 +110,12 @@ def train_recurrent(
 
 
 def evaluate_recurrent(model: RecurrentNetwork, task: SequenceTask) -> Evaluation:
-    """Return loss and accuracy of `model` on all sequences of `task`."""
+    """Return loss and accuracy of `model` on all sequences of `task`.
+
+    Arguments:
+        model: a `RecurrentNetwork`.
+        task: from `course_lib.tasks`, with the model's numbers of inputs and outputs.
+    """
     task = _check(model, task)
     with torch.no_grad():
         outputs = model(as_tensor(model.recurrent, task.x))

@@ -2,7 +2,8 @@
 
 Same names and signatures as `course_lib.reference` and `course_lib.pytorch`, same results as
 NumPy arrays in the same layout: weight gradients are (n_l, n_{l-1}), the transpose of a Keras
-kernel. Models may be built here with `build_mlp` or written by hand.
+kernel. Models may be built here with `build_mlp` or written by hand. What an argument cannot be
+raises TypeError or ValueError with its name, its value and what was required.
 """
 
 import contextlib

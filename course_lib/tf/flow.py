@@ -67,6 +67,10 @@ def layer_jacobians(model: keras.Sequential, x: np.ndarray) -> LayerJacobians:
     Row i of a Jacobian is what one backward pass makes of the i-th unit vector, so n_l copies of
     the input and the n_l unit vectors as `output_gradients` give all rows at once. (The ready-made
     `tape.jacobian` gives the same; it compiles a new function for every call and warns about it.)
+
+    Arguments:
+        model: a `keras.Sequential` of Dense layers and activations.
+        x: one input, shape (n_0,).
     """
     layers = read_layers(model)
     x = require_array("x", x, shape=(layers[0].n_in,))

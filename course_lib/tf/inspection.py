@@ -291,6 +291,12 @@ def bptt_gradient_profile(model: keras.Model, x: object) -> dict[str, BPTTProfil
 
     What goes into each of them is caught, and `bptt_profile` gives the profile of a loss at its
     last step; a layer that runs backwards gets its input reversed.
+
+    Arguments:
+        model: any Keras model that holds one of them; called with `training=False`.
+        x: a batch for it: an array or a tensor, or a dict or a tuple of them.
+
+    Raises ValueError for a layer with activations other than Keras's standard ones.
     """
     _require_model(model)
     x = _nested(model, x)

@@ -75,7 +75,13 @@ class Layer:
 def build_mlp(
     spec: NetworkSpec, weights: MLPWeights, *, dtype: str = "float32"
 ) -> keras.Sequential:
-    """Return the network `spec` with a copy of `weights`, on TensorFlow's default device."""
+    """Return the network `spec` with a copy of `weights`, on TensorFlow's default device.
+
+    Arguments:
+        spec: the network as data.
+        weights: of the spec's layer sizes; from `course_lib.draw_weights`.
+        dtype: "float32" or "float64".
+    """
     check_weights(spec, weights)
     require_choice("dtype", dtype, DTYPES)
     # The dtype of the Input counts: a float32 Input would round what float64 layers receive.
@@ -95,9 +101,14 @@ def build_mlp(
 
 
 def load_weights(model: keras.Sequential, weights: MLPWeights) -> keras.Sequential:
-    """Copy `weights` into `model` and return it; raise ValueError where a shape differs.
+    """Copy `weights` into `model` and return it. A Keras kernel is the transpose of $W_l$.
 
-    A Keras kernel is the transpose of $W_l$.
+    Arguments:
+        model: a `keras.Sequential` of Dense layers and activations; changed in place.
+        weights: as many matrices as the model has layers, each (n_l, n_{l-1}).
+
+    Raises ValueError, before anything is changed, where a shape differs, and for a bias that is
+    not zero in a layer that has none.
     """
     if not isinstance(weights, MLPWeights):
         raise TypeError(f"`weights` (a {type(weights).__name__}) must be MLPWeights.")
@@ -126,7 +137,13 @@ def load_weights(model: keras.Sequential, weights: MLPWeights) -> keras.Sequenti
 
 
 def accuracy(model: keras.Sequential, x: np.ndarray, y: np.ndarray) -> float:
-    """Return the fraction of rows of `x` whose largest output is at the label `y`."""
+    """Return the fraction of rows of `x` whose largest output is at the label `y`.
+
+    Arguments:
+        model: a `keras.Sequential` of Dense layers and activations.
+        x: inputs, shape (n, n_0).
+        y: integer labels in 0..n_L - 1, shape (n,).
+    """
     layers = read_layers(model)
     x = require_array("x", x, shape=(None, layers[0].n_in))
     labels = require_labels("y", y, shape=(len(x),), classes=layers[-1].n_out)

@@ -32,6 +32,11 @@ def build_recurrent(
     """Return the network `spec` with a copy of `weights`; its outputs are (batch, T, n_out).
 
     Keras has a single bias in SimpleRNN and LSTM: the sum of ours.
+
+    Arguments:
+        spec: the network as data.
+        weights: of the spec's cell and sizes; from `course_lib.draw_recurrent_weights`.
+        dtype: "float32" or "float64".
     """
     check_recurrent_weights(spec, weights)
     require_choice("dtype", dtype, DTYPES)
@@ -151,7 +156,12 @@ def _to_course_layout(cell: str, arrays: dict[str, np.ndarray]) -> dict[str, np.
 
 
 def recurrent_weights(model: object) -> RecurrentWeights:
-    """Return a copy of the weights of `model` in the course's layout, in float64."""
+    """Return a copy of the weights of `model` in the course's layout, in float64.
+
+    Arguments:
+        model: a `keras.Sequential` of a recurrent layer and at most one linear Dense, or a built
+            recurrent layer.
+    """
     cell, readout = read_recurrent(model)
     arrays = {k: v.numpy().astype(np.float64) for k, v in _variables(cell, readout).items()}
     named = _to_course_layout(cell_name(cell), arrays)
@@ -264,6 +274,11 @@ def state_jacobians(model: object, x: np.ndarray) -> StateJacobians:
     """Return the Jacobian of every step along one sequence x of shape (T, n_in), by the tape.
 
     All steps are put into one batch, each from its own state: `batch_jacobian` does the rest.
+
+    Arguments:
+        model: a `keras.Sequential` of a recurrent layer and at most one linear Dense, or a built
+            recurrent layer.
+        x: one sequence, shape (T, n_in).
     """
     from course_lib.tf.bptt import direct_and_readback
 

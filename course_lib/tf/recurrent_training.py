@@ -113,7 +113,12 @@ def train_recurrent(
 
 
 def evaluate_recurrent(model: keras.Sequential, task: SequenceTask) -> Evaluation:
-    """Return loss and accuracy of `model` on all sequences of `task`."""
+    """Return loss and accuracy of `model` on all sequences of `task`.
+
+    Arguments:
+        model: a `keras.Sequential`, as `build_recurrent` makes it.
+        task: from `course_lib.tasks`, with the model's numbers of inputs and outputs.
+    """
     cell, task = _check(model, task)
     outputs = tf.function(model)(as_tensor(cell, task.x))
     value = sequence_loss(outputs, as_tensor(cell, task.y), loss=task.loss, over=task.over)

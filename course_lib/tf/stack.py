@@ -125,7 +125,13 @@ def _norm_variables(
 def build_stack(
     spec: StackSpec, weights: Mapping[str, np.ndarray], *, dtype: str = "float32"
 ) -> Stack:
-    """Return the stack `spec` with a copy of `weights`, on TensorFlow's default device."""
+    """Return the stack `spec` with a copy of `weights`, on TensorFlow's default device.
+
+    Arguments:
+        spec: the stack as data.
+        weights: name -> array; from `course_lib.stack_specs.draw_stack_weights`.
+        dtype: "float32" or "float64".
+    """
     check_stack_weights(spec, weights)
     require_choice("dtype", dtype, DTYPES)
     model = Stack(spec, dtype)
@@ -183,7 +189,13 @@ def stack_gradient_flow(
 
 
 def stack_accuracy(model: Stack, x: np.ndarray, y: np.ndarray) -> float:
-    """Return the fraction of rows of `x` whose largest output, in evaluation mode, is at `y`."""
+    """Return the fraction of rows of `x` whose largest output, in evaluation mode, is at `y`.
+
+    Arguments:
+        model: what `build_stack` returned.
+        x: inputs, shape (n, n_in).
+        y: integer labels in 0..n_out - 1, shape (n,).
+    """
     spec = require_type("model", model, Stack).spec
     x, _ = check_batch(x, None, loss="mean_output", n_in=spec.n_in, n_out=spec.n_out)
     labels = require_labels("y", y, shape=(len(x),), classes=spec.n_out)

@@ -228,25 +228,3 @@ def test_the_default_epsilons_are_the_frameworks_own():
         (tensorflow.train, keras.optimizers.Adam().epsilon),
     ):
         assert inspect.signature(function).parameters["epsilon"].default == own
-
-
-@pytest.mark.parametrize("name", ["build_mlp", "gradient_flow", "layer_jacobians", "accuracy"])
-def test_names_and_parameters_are_the_same_everywhere(name):
-    import inspect
-
-    ours = list(inspect.signature(getattr(reference, name)).parameters.values())
-    for framework in (pytorch, tensorflow):
-        theirs = list(inspect.signature(getattr(framework, name)).parameters.values())
-        assert [(p.name, p.kind) for p in theirs] == [(p.name, p.kind) for p in ours]
-
-
-def test_train_takes_the_same_arguments_everywhere():
-    import inspect
-
-    ours = dict(inspect.signature(reference.train).parameters)
-    del ours["epsilon_on_raw"]  # each framework has its own place
-    for framework in (pytorch, tensorflow):
-        theirs = inspect.signature(framework.train).parameters
-        assert list(theirs) == list(ours)
-        for name in set(ours) - {"epsilon", "model"}:
-            assert theirs[name].default == ours[name].default
