@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -261,12 +262,20 @@ def _push_forward(model: nn.Module, x: torch.Tensor, vectors: np.ndarray) -> np.
     for vector in vectors.T:
         v = torch.as_tensor(vector, device=x.device).to(x.dtype).reshape(x.shape)
         with forward_ad.dual_level():
-            output = _one(model, forward_ad.make_dual(x.clone(), v))
+            output = _one(model, _make_dual(x.clone(), v))
             tangent = forward_ad.unpack_dual(output).tangent
         found.append((output if tangent is None else tangent).detach().reshape(-1).double().cpu())
         if tangent is None:
             found[-1].zero_()
     return torch.stack(found, dim=1).numpy()
+
+
+def _make_dual(x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return x with the tangent v."""
+    with warnings.catch_warnings():
+        # PyTorch loads its rules at the first call, and from 2.14 on warns of its own TorchScript.
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
+        return forward_ad.make_dual(x, v)
 
 
 def clip_audit(

@@ -60,10 +60,17 @@ class Layer:
         return z if self.activation is None else self.activation(z)
 
 
+def default_device() -> torch.device:
+    """Return where PyTorch makes a new tensor.
+
+    `torch.get_default_device` does not see a `with torch.device(...)` in PyTorch 2.6.
+    """
+    return torch.empty(0).device
+
+
 def blank_linear(n_in: int, n_out: int, *, dtype: torch.dtype) -> nn.Linear:
     """Return a Linear on the default device that has drawn no weights from a generator."""
-    device = torch.get_default_device()
-    return nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=dtype, device=device)
+    return nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=dtype, device=default_device())
 
 
 def build_mlp(spec: NetworkSpec, weights: MLPWeights, *, dtype: str = "float32") -> nn.Sequential:

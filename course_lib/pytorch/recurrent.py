@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from course_lib._validation import require_array, require_choice
-from course_lib.pytorch.models import DTYPES, compute_loss
+from course_lib.pytorch.models import DTYPES, compute_loss, default_device
 from course_lib.recurrent_results import Connectivity, RecurrentFlow, StateJacobians
 from course_lib.recurrent_specs import RecurrentSpec, RecurrentWeights, check_recurrent_weights
 from course_lib.sequence_losses import check_sequences, check_truncation, cut_points
@@ -62,11 +62,11 @@ def build_recurrent(
     place = {"dtype": DTYPES[dtype], "device": "meta"}
     extra = {"nonlinearity": spec.cell.removesuffix("_rnn")} if "rnn" in spec.cell else {}
     recurrent = MODULES[spec.cell](spec.n_in, spec.hidden, batch_first=True, **extra, **place)
-    recurrent = recurrent.to_empty(device=torch.get_default_device())
+    recurrent = recurrent.to_empty(device=default_device())
     readout = None
     if spec.n_out is not None:
         readout = nn.Linear(spec.hidden, spec.n_out, **place)
-        readout = readout.to_empty(device=torch.get_default_device())
+        readout = readout.to_empty(device=default_device())
     with torch.no_grad():
         for name, parameter in parameters_by_name(recurrent).items():
             parameter.copy_(torch.tensor(getattr(weights, name), device="cpu"))

@@ -286,6 +286,19 @@ def test_a_model_elsewhere_is_served_where_it_is(name, monkeypatch):
         assert tensor.grad is None or isinstance(tensor.grad, Far)
 
 
+def adam_counts_where_the_model_is():
+    """Whether Adam's count of its steps lies there; in PyTorch 2.6, on the default device."""
+    parameter = nn.Parameter(torch.ones(3))
+    rule = torch.optim.Adam([parameter], foreach=False)
+    parameter.grad = torch.ones(3)
+    with torch.device(FAR):
+        try:
+            rule.step()
+        except RuntimeError:  # nobody can read a number there
+            return False
+    return True
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_a_default_device_elsewhere_is_not_used_for_a_model_here(name):
     """`torch.set_default_device("cuda")` moves what a reader makes, not what we measure."""
@@ -293,6 +306,8 @@ def test_a_default_device_elsewhere_is_not_used_for_a_model_here(name):
     expected, model = call(build()), build()
     if name in ("GradientFlowMonitor", "clip_audit"):
         return  # there the reader's own loop makes the tensors
+    if name in ("train", "diagnose_model") and not adam_counts_where_the_model_is():
+        pytest.skip("this PyTorch's own Adam makes a tensor on the default device")
     with torch.device(FAR):
         found = call(model)
     assert_same(expected, found)
@@ -336,11 +351,14 @@ class Cuda:
             "is_initialized": lambda: started,
             "device_count": lambda: 2,
             "is_available": lambda: True,
+            "is_current_stream_capturing": lambda: False,
             "get_rng_state": lambda device: self.states[int(str(device).split(":")[-1])],
             "set_rng_state": self.set_state,
             "manual_seed_all": self.seed,
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)
+        # Adam asks whether a graph is being captured: before PyTorch 2.14 as above, now so.
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
 
     def set_state(self, state, device):
         self.states[int(str(device).split(":")[-1])] = state
