@@ -123,12 +123,23 @@ def break_model(model, given, name, fault):
         return None if replace(model, NORMS, nn.Identity) else False
     if fault == "dead":
         return kill(modules, order)
-    if where is None:
+    if fault == "head x100" and not name.startswith("hf."):  # theirs are so small that 100 is not
+        head = [n for n in order if isinstance(modules[n], MATRICES)][-1]
+        modules[head].weight *= 100
+        return False if not modules[head].weight.any() else [head]
+    if fault == "zero scale":
+        return silence(modules, order)
+    if where is None or fault == "head x100":
         return False
     layer = modules[where]
     after = order[order.index(where) + 1 :][:2]
     if fault == "nan":
         layer.weight[(0,) * layer.weight.ndim] = torch.nan
+        return [where, *after]
+    if fault == "zero weights":
+        layer.weight.zero_()
+        if layer.bias is not None:
+            layer.bias.zero_()
         return [where, *after]
     if fault == "frozen":
         return freeze(model, where) or False
@@ -168,6 +179,17 @@ def kill(modules, order):
     modules[before].bias.fill_(-1e4)
     after = order[order.index(relu) + 1 :][:1]
     return [relu, before, *after]
+
+
+def silence(modules, order):
+    """Set the scale of the normalization in the middle to 0, unless some are 0 already."""
+    norms = [n for n in order if "Norm" in type(modules[n]).__name__
+             and getattr(modules[n], "weight", None) is not None]  # fmt: skip
+    if len(norms) < 4 or any(not modules[n].weight.any() for n in norms):
+        return False
+    where = norms[len(norms) // 2]
+    modules[where].weight.zero_()
+    return [where, *order[order.index(where) + 1 :][:1]]
 
 
 def main() -> int:

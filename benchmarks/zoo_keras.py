@@ -35,18 +35,47 @@ from course_lib.tf import (
 LABELS = np.array([0, 1, 2, 3])
 CROSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 APPLICATIONS = ("MobileNet", "MobileNetV2", "VGG16", "ResNet50", "ResNet50V2", "DenseNet121",
-                "EfficientNetB0", "MobileNetV3Small", "NASNetMobile", "ConvNeXtTiny",
-                "Xception")  # fmt: skip
-SMALL = dict(vocabulary_size=100, num_layers=3, num_heads=4, hidden_dim=32, intermediate_dim=64)
+                "EfficientNetB0", "EfficientNetV2B0", "MobileNetV3Small", "MobileNetV3Large",
+                "NASNetMobile", "ConvNeXtTiny", "Xception", "InceptionV3",
+                "InceptionResNetV2")  # fmt: skip
+LARGER = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75}
+"""Sides of the images that these need at least."""
+WIDTHS = dict(hidden_dim=32, intermediate_dim=64)
+SMALL = dict(vocabulary_size=100, num_layers=3, num_heads=4, **WIDTHS)
 SHORT = dict(max_sequence_length=16)
 GROUPED = dict(vocabulary_size=100, num_layers=3, num_query_heads=4, num_key_value_heads=2,
-               hidden_dim=32, intermediate_dim=64)  # fmt: skip
+               **WIDTHS)  # fmt: skip
+ATTENTION = dict(num_attention_heads=4, num_key_value_heads=2, attention_bias=False,
+                 attention_dropout=0.0)  # fmt: skip
+IMAGE = dict(image_shape=(32, 32, 3))
 BACKBONES = {
-    "BertBackbone": {**SMALL, **SHORT}, "GPT2Backbone": {**SMALL, **SHORT},
-    "RobertaBackbone": {**SMALL, **SHORT}, "LlamaBackbone": GROUPED, "MistralBackbone": GROUPED,
-    "GemmaBackbone": {**GROUPED, "head_dim": 8}, "OPTBackbone": {**SMALL, **SHORT},
-    "T5Backbone": SMALL,
+    **{f"{kind}Backbone": {**SMALL, **SHORT} for kind in
+       ("Bert", "GPT2", "Roberta", "OPT", "DistilBert", "DebertaV3", "XLMRoberta", "Bart",
+        "GPTNeoX")},
+    **{f"{kind}Backbone": SMALL for kind in ("T5", "Bloom", "XLNet")},
+    **{f"{kind}Backbone": GROUPED for kind in ("Llama", "Llama3", "Mistral", "Phi3", "Qwen")},
+    **{f"{kind}Backbone": {**GROUPED, "head_dim": 8} for kind in ("Gemma", "Qwen3")},
+    "Gemma3Backbone": {**GROUPED, "head_dim": 8, "image_size": 16, "vision_encoder": None},
+    "MixtralBackbone": {**GROUPED, "num_experts": 3},
+    "AlbertBackbone": {**SMALL, **SHORT, "embedding_dim": 16},
+    "ElectraBackbone": {"vocab_size": 100, "num_layers": 3, "num_heads": 4, **WIDTHS, **SHORT,
+                        "embedding_dim": 16},
+    "FNetBackbone": {"vocabulary_size": 100, "num_layers": 3, **WIDTHS, **SHORT},
+    "FalconBackbone": {"vocabulary_size": 100, "num_layers": 3, "num_attention_heads": 4, **WIDTHS},
+    "ViTBackbone": {**IMAGE, "patch_size": 8, "num_layers": 3, "num_heads": 4, "hidden_dim": 32,
+                    "mlp_dim": 64},
+    "DeiTBackbone": {**IMAGE, "patch_size": 8, "num_layers": 3, "num_heads": 4, **WIDTHS},
+    "ResNetBackbone": {**IMAGE, "input_conv_filters": [64], "input_conv_kernel_sizes": [3],
+                       "stackwise_num_filters": [64, 64], "stackwise_num_blocks": [2, 2],
+                       "stackwise_num_strides": [1, 2], "block_type": "basic_block"},
+    "DenseNetBackbone": {**IMAGE, "stackwise_num_repeats": [2, 2, 2], "growth_rate": 8},
+    "VGGBackbone": {**IMAGE, "stackwise_num_repeats": [1, 1, 2], "stackwise_num_filters": [8] * 3},
+    "MiTBackbone": {**IMAGE, "layerwise_depths": [1, 1], "num_layers": 2, "hidden_dims": [16, 32],
+                    "layerwise_num_heads": [1, 2], "layerwise_sr_ratios": [2, 1],
+                    "max_drop_path_rate": 0.1, "layerwise_patch_sizes": [7, 3],
+                    "layerwise_strides": [4, 2]},
 }  # fmt: skip
+"""Small configurations of keras-hub's backbones, each with a type of its own."""
 
 
 def draw(*shape):
@@ -69,7 +98,7 @@ def build(name):
     if family == "layers":
         return recurrent(kind)
     if family == "app":
-        size = 71 if kind == "Xception" else 32
+        size = LARGER.get(kind, 32)
         make = getattr(keras.applications, kind)
         small = {"alpha": 0.25} if kind == "MobileNet" else {}
         model = make(input_shape=(size, size, 3), weights=None, classes=5,
@@ -79,6 +108,8 @@ def build(name):
 
     backbone = getattr(keras_hub.models, kind)(**BACKBONES[kind])
     tokens = np.random.default_rng(0).integers(1, 100, size=(4, 16)).astype("int32")
+    if len(backbone.inputs) == 1 and len(backbone.inputs[0].shape) == 4:
+        return backbone, draw(4, 32, 32, 3)
     names = [i.name for i in backbone.inputs]
     given = {n: np.ones_like(tokens) if "mask" in n else np.zeros_like(tokens) if "segment" in n
              else tokens for n in names}  # fmt: skip
@@ -86,11 +117,11 @@ def build(name):
 
 
 def loss(output, y):
-    """Cross-entropy on the logits, or on the mean over time of what a backbone gives."""
+    """Cross-entropy on the logits, or on the mean over positions of what a backbone gives."""
     if isinstance(output, dict):
         output = output.get("sequence_output", next(iter(output.values())))
-    if len(output.shape) == 3:
-        output = tf.reduce_mean(output, 1)
+    if len(output.shape) > 2:
+        output = tf.reduce_mean(output, range(1, len(output.shape) - 1))
     return CROSS(y, output)
 
 
@@ -136,8 +167,16 @@ def break_model(model, x, name, fault):
         return break_gates(body, x, fault)
     if fault == "inputs x1000" and isinstance(x, np.ndarray):
         return 1000 * x, None
+    if fault == "head x100" and name.startswith("app"):
+        found[-1].kernel.assign(100 * found[-1].kernel)
+        return x, [found[-1].name]
     if layer is None:
         return None
+    if fault == "zero weights":
+        layer.kernel.assign(0 * layer.kernel)
+        return x, [layer.name]
+    if fault == "zero scale":
+        return silence(model, x)
     if fault == "nan":
         kernel = layer.kernel.numpy()
         kernel[(0,) * kernel.ndim] = np.nan
@@ -184,6 +223,17 @@ def shut(model, x):
     norm, relu = pairs[len(pairs) // 2]
     norm.beta.assign(np.full(norm.beta.shape, -1e4, "float32"))
     return x, [relu.name, norm.name]
+
+
+def silence(model, x):
+    """Set the scale of the normalization in the middle to 0."""
+    norms = [(m, w) for m in model._flatten_layers() if "Norm" in type(m).__name__
+             for w in m.trainable_weights if w.name in ("gamma", "scale")]  # fmt: skip
+    if len(norms) < 4:
+        return None
+    norm, scale = norms[len(norms) // 2]
+    scale.assign(0 * scale)
+    return x, [norm.name]
 
 
 def sharpen(model, x):

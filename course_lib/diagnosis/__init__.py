@@ -1,7 +1,7 @@
 """From what was measured to what is wrong, where, and what to do: `diagnose` and its report.
 
-`thresholds` says what is compared with what; `depth`, `local`, `training`, `connections`, `units`
-and `inspections` hold the checks; `report` holds what comes of them.
+`thresholds` says what is compared with what; `depth`, `local`, `zeros`, `training`, `connections`,
+`units` and `inspections` hold the checks; `report` holds what comes of them.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from course_lib.diagnosis.training import (
     check_updates,
 )
 from course_lib.diagnosis.units import check_units, diagnose_units
+from course_lib.diagnosis.zeros import check_exact_zeros
 from course_lib.inspection import ClipAudit, JacobianSpectrum, UnitReport
 from course_lib.monitoring import FlowRecord
 from course_lib.recurrent_results import BPTTProfile
@@ -88,8 +89,8 @@ def diagnose_record(record: FlowRecord) -> list[Finding]:
     sound = before_nonfinite(record)  # what comes later is a consequence
     if len(sound) == 0:
         return found
-    checks = (check_inputs, check_scale, check_depth, check_time, check_units, check_updates,
-              check_connections)  # fmt: skip
+    checks = (check_inputs, check_scale, check_exact_zeros, check_depth, check_time, check_units,
+              check_updates, check_connections)  # fmt: skip
     return found + put_growth_first([f for check in checks for f in check(sound)], sound)
 
 

@@ -51,9 +51,15 @@ def typical(table: np.ndarray) -> np.ndarray:
 def depth_finding(
     norms: np.ndarray, names: tuple[str, ...], note: str, *, slack: float = 1.0
 ) -> list[Finding]:
-    """Return a finding if the gradient changes much over the depth; `slack` widens the bounds."""
+    """Return a finding if the gradient changes much over the depth; `slack` widens the bounds.
+
+    Within the wider bounds, what would be a problem elsewhere is a note.
+    """
     trend = depth_trend(norms)
     severity = graded(abs(trend), slack * DECADES_PROBLEM, slack * DECADES_WARNING)
+    if severity is None and slack > 1 and abs(trend) >= DECADES_PROBLEM:
+        severity = "info"
+        note += " With normalization, networks that train well reach it; skip connections help."
     if severity is None:
         return []
     known = np.flatnonzero(np.isfinite(norms))

@@ -9,6 +9,8 @@ from course_lib.diagnosis.thresholds import (
     ANGLE_WARNING,
     DECADES_PROBLEM,
     DECADES_WARNING,
+    GATED_GAIN_NOTE,
+    GATED_GAIN_WARNING,
     GROWTH_LEAST,
     GROWTH_WARNING,
     HORIZON_PROBLEM,
@@ -99,17 +101,32 @@ def diagnose_profile(profile: BPTTProfile) -> list[Finding]:
 
 
 def check_recurrent_matrix(profile: BPTTProfile) -> list[Finding]:
-    """Return a finding if a plain cell's recurrent matrix alone makes its states chaotic."""
-    if profile.cell not in ("tanh_rnn", "relu_rnn") or not profile.recurrent_gain >= RECURRENT_GAIN:
+    """Return a finding if the recurrent matrix alone makes the states chaotic.
+
+    That is known of a plain cell. Gates divide slopes by four and more: theirs is a note, until the
+    matrix is several times as large.
+    """
+    gain = profile.recurrent_gain
+    if profile.cell in ("tanh_rnn", "relu_rnn"):
+        severity, limit = graded(gain, np.inf, RECURRENT_GAIN), RECURRENT_GAIN
+        remedy = "orthogonal, or divided by this number."
+        why = ("Nearby states part from step to step, units saturate, and what the sequence's "
+               "beginning does to its end is lost or explodes.")  # fmt: skip
+    else:
+        severity, limit = graded(gain, np.inf, GATED_GAIN_WARNING), GATED_GAIN_WARNING
+        if severity is None and gain >= GATED_GAIN_NOTE:
+            severity, limit = "info", GATED_GAIN_NOTE
+        remedy = "each gate's part orthogonal, or uniform within 1/sqrt(n)."
+        why = ("The state, more than the input, then decides about the gates, and they come nearer "
+               "to being stuck; training may have led there.")  # fmt: skip
+    if severity is None:
         return []
     return [
         Finding(
-            "large_recurrent_matrix", "warning",
+            "large_recurrent_matrix", severity,
             "the recurrent matrix stretches the state (root mean square of its singular values)",
-            f"{profile.cell}, time steps", profile.recurrent_gain, RECURRENT_GAIN,
-            "Nearby states part from step to step, units saturate, and what the sequence's "
-            "beginning does to its end is lost or explodes.",
-            "a recurrent matrix drawn anew: orthogonal, or divided by this number.",
+            f"{profile.cell}, time steps", gain, limit, why,
+            f"a recurrent matrix drawn anew: {remedy}",
         )
     ]  # fmt: skip
 

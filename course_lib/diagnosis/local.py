@@ -1,11 +1,18 @@
-"""At the first step: one layer whose weights are out of scale with those of the others."""
+"""At the first step: layers whose weights are out of scale, with the others' or altogether."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from course_lib.diagnosis.report import Finding
-from course_lib.diagnosis.thresholds import RESCALED, RESCALED_APART, RESCALED_SPREADS
+from course_lib.diagnosis.thresholds import (
+    RESCALED,
+    RESCALED_APART,
+    RESCALED_FED,
+    RESCALED_OUTPUT,
+    RESCALED_OUTRIGHT,
+    RESCALED_SPREADS,
+)
 from course_lib.monitoring import FlowRecord
 
 LEAST_LAYERS = 4
@@ -94,11 +101,43 @@ def find_rescaled(
     return away, open_sight & kept, behind_bias & kept & ~open_sight
 
 
+def find_outright(record: FlowRecord, places: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Return where a layer multiplies signal and gradient by more than any sound one does.
+
+    No usual factor is needed, so this holds for small networks, and in front of a normalization. Of
+    the last layer the signal is enough, if what it gives is large. Where there are enough layers to
+    compare with, the matrix must be larger than usual too, and fed by the layer before: what
+    follows a branch that is drawn small shows large factors, and is sound.
+    """
+    high = factors[:, :2] >= RESCALED_OUTRIGHT
+    last = places == len(record.layers) - 1
+    large = record.activation_scales[0, places] >= RESCALED_OUTPUT
+    found = high[:, 0] & (high[:, 1] | (last & large))
+    if len(places) >= LEAST_LAYERS:
+        away = factors - np.median(factors, axis=0)
+        found &= (away[:, 2] >= RESCALED_APART) & (away[:, 3] <= RESCALED_FED)
+    return found
+
+
 def check_scale(record: FlowRecord) -> list[Finding]:
-    """Return a finding if one layer's factors stand alone."""
+    """Return a finding if a layer multiplies by too much, or if one layer's factors stand alone."""
+    places, factors = measure_factors(record)
+    outright = find_outright(record, places, factors)
+    if outright.any():
+        j = int(np.argmax(outright))
+        forward, backward = 10 ** factors[j, :2]
+        others = int(outright.sum()) - 1
+        how = (f"the signal grows here by {forward:.0f} times, and its gradient by {backward:.0f} "
+               "times" + (f"; so in {others} later layers" if others else ""))  # fmt: skip
+        value = factors[j, 0] if factors[j, 1] < RESCALED_OUTRIGHT else factors[j, :2].mean()
+        return [_finding(record.layers[places[j]], "large", how, value, RESCALED_OUTRIGHT)]
     if any("Norm" in kind for kind in record.kinds):
         return []  # a normalization takes any factor back
-    places, factors = measure_factors(record)
+    return check_alone(record, places, factors)
+
+
+def check_alone(record: FlowRecord, places: np.ndarray, factors: np.ndarray) -> list[Finding]:
+    """Return a finding if one layer's factors stand alone."""
     if len(places) < LEAST_LAYERS:
         return []
     away, open_sight, behind_bias = find_rescaled(record, places, factors)
@@ -116,14 +155,17 @@ def check_scale(record: FlowRecord) -> list[Finding]:
         "while the biases hold the signal up"
     )
     told = [0, 1] if open_sight[j] else [1, 2]
-    return [
-        Finding(
-            "rescaled_layer", "warning", f"weights too {side}: {how}, at the first step",
-            record.layers[places[j]], float(away[j, told].mean()),
-            RESCALED if side == "large" else -RESCALED,
-            "Every earlier layer's gradient, and every later layer's input, carries this factor "
-            "(value and threshold in decades).",
-            "this layer's initial weights: the same rule as for the others (He for ReLU, Xavier "
-            "for tanh).",
-        )
-    ]  # fmt: skip
+    limit = RESCALED if side == "large" else -RESCALED
+    return [_finding(record.layers[places[j]], side, how, away[j, told].mean(), limit)]
+
+
+def _finding(where: str, side: str, how: str, value: float, limit: float) -> Finding:
+    return Finding(
+        "rescaled_layer", "warning", f"weights too {side}: {how}, at the first step", where,
+        float(value), limit,
+        "Every earlier layer's gradient, and every later layer's input, carries this factor "
+        "(value and threshold in decades). A normalization behind it takes the factor back, and "
+        "leaves a layer that learns too slowly or too fast.",
+        "this layer's initial weights: the same rule as for the others (He for ReLU, Xavier for "
+        "tanh).",
+    )  # fmt: skip

@@ -13,9 +13,9 @@ from course_lib.results import format_number
 SEVERITIES = ("problem", "warning", "info")
 
 CAUSES_FIRST = (
-    "non_finite", "norm_overflow", "no_gradient", "unstable_training", "rescaled_layer",
-    "large_update", "dead_units", "saturation", "saturated_attention", "large_recurrent_matrix",
-    "stuck_gate", "large_inputs",
+    "non_finite", "norm_overflow", "no_gradient", "unstable_training", "zero_weights",
+    "zero_scale", "rescaled_layer", "large_update", "dead_units", "saturation",
+    "saturated_attention", "large_recurrent_matrix", "stuck_gate", "large_inputs",
     "growing_signal", "exploding_gradient",
 )  # fmt: skip
 """What is more often a cause than a consequence; what is not named here comes after these."""

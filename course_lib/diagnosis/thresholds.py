@@ -24,6 +24,15 @@ INPUTS_WARNING = 30.0
 give about 1; pixels from 0 to 255 give a hundred."""
 RESCALED = 0.7
 """Decades by which one layer's factors differ from the usual layer's: five times."""
+RESCALED_OUTRIGHT = 1.5
+"""Decades by which a layer may multiply both the signal and its gradient, whatever the others do.
+In public networks with random weights, about a hundred of them, none reaches 1.2."""
+RESCALED_FED = 1.0
+"""Decades by which a gradient may be larger than the layer before explains, against the usual."""
+RESCALED_OUTPUT = 5.0
+"""Root mean square of a model's output above which a last layer that multiplies the signal so is
+told by the signal alone: where a mean over positions lies before it, the gradient is divided by
+their number."""
 RESCALED_SPREADS = 4.0
 """And so many standard deviations of all layers' factors."""
 RESCALED_APART = 0.4
@@ -38,6 +47,9 @@ two decades in a hundred steps. Layers as the frameworks initialize them stay be
 RECURRENT_GAIN = 1.5
 """Root mean square of the singular values of a plain cell's recurrent matrix. The frameworks draw
 it at 0.58 and at 1; above 1 a wide tanh cell is chaotic without input (sompolinsky1988)."""
+GATED_GAIN_NOTE, GATED_GAIN_WARNING = 1.25, 3.0
+"""The same for each gate's part of an LSTM's or GRU's matrix, which the frameworks draw at 0.5 to
+0.58. Over 40 steps, three times that makes no gradient grow, and ten times three decades."""
 SPIKE = 100.0
 """A step's global norm over the median of the steps before: ten times is common noise at small
 batches, a hundred times is one step that outweighs all the others (pascanu2013)."""
@@ -56,10 +68,16 @@ steps. An embedding much wider than the layer flattens a third of them, in netwo
 UPDATE_PROBLEM, UPDATE_WARNING = 0.3, 0.2
 """Update over weight in one step: at 0.3 three steps replace the weights. 1e-3 is usual; the first
 steps of Adam on weights drawn small on purpose reach 0.1, and do no harm."""
+UPDATE_FROM_ZERO = 3.0
+"""A first step three times as large as the weight: it was drawn as good as 0."""
 UPDATE_LOST = 6e-8
 """Half a unit in the last place of float32: a smaller relative update is rounded away."""
 UPDATE_STILL = 1e-6
 """A million steps to change a weight by its own size."""
+STILL_SHARE = 0.1
+"""Of the weight matrices. One layer in a large network may have next to no gradient on a small
+batch, as attention over four positions has; a rate too small, or a vanishing gradient, holds more
+of them up."""
 ANGLE_WARNING = 30.0
 """Degrees by which clipping turns the gradient: above it, over 13 % of the length is lost to
 directions that are not the gradient's (1 - cos 30)."""

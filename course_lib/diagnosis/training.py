@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from course_lib.diagnosis.depth import typical
 from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.thresholds import (
     SPIKE,
+    STILL_SHARE,
+    UPDATE_FROM_ZERO,
     UPDATE_LOST,
     UPDATE_PROBLEM,
     UPDATE_STILL,
@@ -71,6 +74,41 @@ def check_time(record: FlowRecord) -> list[Finding]:
     ]  # fmt: skip
 
 
+SCALES = ("gamma", "gain", "scale")
+
+
+def is_scale(parameter: str) -> bool:
+    """Return whether a parameter's name says that it scales channels: no matrix, whatever its rank.
+
+    Branches are scaled by 1e-5 and the like on purpose, as (channels, 1, 1) or (channels,).
+    """
+    return parameter.rpartition(".")[2].rpartition("/")[2].lower().endswith(SCALES)
+
+
+def drawn_small(record: FlowRecord, columns: list[int], ratios: np.ndarray) -> set[int]:
+    """Return the matrices that are drawn small on purpose, so that their first updates are large.
+
+    One kind is as good as 0, as others are 0: a last layer, or the same matrix of every block
+    (names alike but for their numbers). The other is smaller from block to block, and none stands
+    out of its kind. None at all if most matrices move by much: then it is the rate.
+    """
+    if 2 * sum(ratios[k] >= UPDATE_WARNING for k in columns) >= len(columns):
+        return set()
+    order = [name.split("#")[0] for name in record.layers]
+    place = {name: k for k, name in enumerate(order)}
+    last = max(columns, key=lambda k: place.get(record.parameter_layers[k], -1))
+    roles: dict[str, list[int]] = {}
+    for k in columns:
+        roles.setdefault(re.sub(r"(?<![A-Za-z])\d+", "", record.parameters[k]), []).append(k)
+    found = {last} if ratios[last] >= UPDATE_FROM_ZERO else set()
+    for group in roles.values():
+        own = ratios[group]
+        as_zero = len(group) > 1 and own.min() >= UPDATE_FROM_ZERO
+        graded_down = len(group) >= 4 and own.max() < min(4 * np.median(own), UPDATE_PROBLEM)
+        found |= set(group) if as_zero or graded_down else set()
+    return found
+
+
 def check_updates(record: FlowRecord) -> list[Finding]:
     found = []
     moved = np.any(record.update_ratios > 0, axis=1)  # none: gradients were accumulated
@@ -80,11 +118,14 @@ def check_updates(record: FlowRecord) -> list[Finding]:
         k for k, rank in enumerate(record.parameter_ranks)
         if rank >= 2 and record.trainable[k] and np.isfinite(ratios[k])
         and record.parameter_layers[k] not in outer and record.weight_norms[0, k] > 0
+        and not is_scale(record.parameters[k])
     ]  # fmt: skip
     if not columns:
         return []
-    largest = max(columns, key=lambda k: ratios[k])
-    severity = graded(ratios[largest], UPDATE_PROBLEM, UPDATE_WARNING)
+    chosen = drawn_small(record, columns, ratios)
+    judged = [k for k in columns if k not in chosen]
+    largest = max(judged, key=lambda k: ratios[k]) if judged else columns[0]
+    severity = graded(ratios[largest], UPDATE_PROBLEM, UPDATE_WARNING) if judged else None
     if severity:
         found.append(
             Finding(
@@ -99,9 +140,10 @@ def check_updates(record: FlowRecord) -> list[Finding]:
     if still:
         k = min(still, key=lambda k: ratios[k])
         lost = ratios[k] < UPDATE_LOST
+        few = len(still) < STILL_SHARE * len(columns)
         found.append(
             Finding(
-                "standing_still", "problem" if lost else "warning",
+                "standing_still", "problem" if lost else "info" if few else "warning",
                 f"{len(still)} weights hardly move", record.parameters[k], float(ratios[k]),
                 UPDATE_LOST if lost else UPDATE_STILL,
                 "Relative updates below half a unit in the last place are rounded away."

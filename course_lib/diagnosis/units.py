@@ -75,12 +75,14 @@ def dead_finding(
     """Return a finding if many units are off on all inputs, by more than chance.
 
     On a few inputs, or inputs that a deep network has made alike, a healthy unit is on for all or
-    off for all, one as often as the other. Only what is off beyond that is dead.
+    off for all, one as often as the other. Only what is off beyond that is dead. And a unit that
+    is on for every third input is off on all of four as often as not on one.
     """
     if units is not None and not np.isnan(always_on):
         excess = (dead - always_on) * len(units)
         chance = CHANCE * np.sqrt((dead + always_on) * len(units))
-        if dead - always_on < DEAD_WARNING or excess < chance:
+        by_chance = max(always_on, missed_by_chance(units))
+        if dead - by_chance < DEAD_WARNING or excess < chance:
             return []
     return _share_finding(
         "dead_units", dead, (DEAD_PROBLEM, DEAD_WARNING), f"of the units were never active {scope}",
@@ -89,6 +91,21 @@ def dead_finding(
         "a smaller learning rate, biases near 0, He initialization, normalization, a leaky "
         "activation; confirm with dead_units on the whole data set.",
     )  # fmt: skip
+
+
+def missed_by_chance(active: np.ndarray) -> float:
+    r"""Return which share of sound units is off on all of the few values that were seen.
+
+    That is $(1 - p)^n$ with p the mean active fraction of the units that are not always off. How
+    many values n there are per unit is told by the smallest fraction; at least that many.
+
+    Arguments:
+        active: active fraction per unit, in [0, 1], shape (units,).
+    """
+    alive = active[active > 0]
+    if not len(alive):
+        return 0.0
+    return float((1.0 - alive.mean()) ** (1.0 / alive.min()))
 
 
 def saturation_finding(name: str, flat: float) -> list[Finding]:

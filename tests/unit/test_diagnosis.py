@@ -1,6 +1,7 @@
 """The framework-free half of the diagnosis: trends, masks, the recorder, clipping, the picture."""
 
 import math
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -91,6 +92,18 @@ def test_a_slow_loss_by_relus_alone_is_a_note_with_its_reason():
     steep = diagnose(record(10.0 ** (np.arange(-8, 1) * 0.3))).findings[0]
     assert (steep.severity, steep.code) == ("warning", "vanishing_gradient")
     assert diagnose(record(2.0 ** (np.arange(-24, 1) / 2))).findings[0].severity == "problem"
+
+
+def test_in_normalized_networks_three_decades_are_a_note():
+    plain = record(10.0 ** np.linspace(3.5, 0, 16))
+    kinds = tuple("LayerNorm" if k % 4 == 0 else kind for k, kind in enumerate(plain.kinds))
+    normalized = replace(plain, kinds=kinds)
+    assert [(f.severity, f.code) for f in diagnose(plain).findings] == [
+        ("problem", "exploding_gradient")]  # fmt: skip
+    (note,) = diagnose(normalized).findings
+    assert (note.severity, note.code) == ("info", "exploding_gradient")
+    assert "skip connections" in note.why
+    assert diagnose(replace(record(10.0 ** np.linspace(2.5, 0, 16)), kinds=kinds)).codes == ()
 
 
 def test_the_recorder_thins_out_and_stays_even():

@@ -230,6 +230,23 @@ def test_a_recurrent_matrix_three_times_too_large_is_named():
     assert 0.5 < profile.recurrent_gain < 0.65  # uniform on (-1, 1)/sqrt(n)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(("factor", "severity"), [(1, None), (3, "info"), (10, "warning")])
+def test_gates_damp_a_recurrent_matrix_three_times_too_large_and_not_ten_times(
+    cell, factor, severity
+):
+    def enlarge(module):
+        if isinstance(module, nn.Module):
+            module.weight_hh_l0.mul_(factor)
+        else:
+            module.recurrent_kernel.assign(factor * module.recurrent_kernel)
+
+    for run, model in ((in_pytorch, torch_model), (in_keras, keras_model)):
+        found = [(f.severity, f.where) for f in run(model(cell, enlarge)).findings
+                 if f.code == "large_recurrent_matrix"]  # fmt: skip
+        assert found == ([] if severity is None else [(severity, f"body, {cell}, time steps")])
+
+
 def test_growth_is_told_on_a_short_sample():
     def grow(module):
         module.weight_hh_l0.copy_(1.3 * torch.eye(N))

@@ -1,0 +1,69 @@
+"""At the first step: a matrix, or what a normalization gives, that is 0 and alone in that.
+
+Networks are drawn with zeros on purpose: the last layer, or one matrix or scale in every block, so
+that each branch begins as nothing. One matrix in the middle, or one normalization among several,
+is no such plan.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from course_lib.diagnosis.connections import containers
+from course_lib.diagnosis.report import Finding
+from course_lib.monitoring import FlowRecord
+
+LEAST = 4
+"""Matrices, or normalizations, below which one of them is no exception."""
+
+
+def check_exact_zeros(record: FlowRecord) -> list[Finding]:
+    """Return a finding for the one matrix, and for the one normalization, that gives 0."""
+    return [*_zero_matrix(record), *_zero_norm(record)]
+
+
+def _zero_matrix(record: FlowRecord) -> list[Finding]:
+    order = {name.split("#")[0]: k for k, name in reversed(list(enumerate(record.layers)))}
+    outer = containers(record.parameter_layers)
+    matrices = sorted(
+        (order[layer], p)
+        for p, (layer, rank) in enumerate(
+            zip(record.parameter_layers, record.parameter_ranks, strict=True)
+        )
+        if rank >= 2 and layer in order and layer not in outer
+    )  # fmt: skip
+    zero = [(k, p) for k, p in matrices if record.weight_norms[0, p] == 0]
+    if len(matrices) < LEAST or len(zero) != 1 or zero[0][0] == matrices[-1][0]:
+        return []
+    k, p = zero[0]
+    before = [q for j, q in matrices if j < k and record.trainable[q]]
+    cuts = bool(before) and not np.any(np.nan_to_num(record.weight_grad_norms[0, before]))
+    why = "What goes in does not come out: the layer gives its bias, or 0, whatever it is fed with."
+    if cuts:
+        why += " And no gradient passes: that of every layer before is exactly 0 at the first step."
+    return [
+        Finding(
+            "zero_weights", "problem" if cuts else "warning",
+            "this matrix is 0 at the first step, alone of "
+            f"{len(matrices)}", record.parameters[p], 0.0, 0.0, why,
+            "an initialization as for the others; nothing, if the layer is to begin as nothing.",
+        )
+    ]  # fmt: skip
+
+
+def _zero_norm(record: FlowRecord) -> list[Finding]:
+    scales = record.activation_scales[0]
+    norms = [k for k, kind in enumerate(record.kinds) if "Norm" in kind and np.isfinite(scales[k])]
+    zero = [k for k in norms if scales[k] == 0 and k > 0 and scales[k - 1] > 0]
+    if len(norms) < LEAST or len(zero) != 1:
+        return []
+    return [
+        Finding(
+            "zero_scale", "warning",
+            f"this normalization gives 0 at the first step, alone of {len(norms)}",
+            record.layers[zero[0]], 0.0, 0.0,
+            "What it is fed with is not 0, so its scale is. The layers behind it get no signal, "
+            "and those before it no gradient through it.",
+            "a scale of 1; nothing, if the branch is to begin as nothing.",
+        )
+    ]  # fmt: skip

@@ -1,0 +1,212 @@
+"""What is drawn small, or as 0, on purpose, and what only looks like it: notes and findings."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
+from course_lib.diagnosis import diagnose  # noqa: E402
+from course_lib.diagnosis.local import check_scale  # noqa: E402
+from course_lib.diagnosis.training import check_updates, is_scale  # noqa: E402
+from course_lib.diagnosis.units import dead_finding, missed_by_chance  # noqa: E402
+from course_lib.diagnosis.zeros import check_exact_zeros  # noqa: E402
+from course_lib.monitoring import FlowRecorder, ParameterState, Sample, Site  # noqa: E402
+from course_lib.pytorch import diagnose_model  # noqa: E402
+
+X = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(32) % 4
+
+
+def record(ratios, names=None, *, norms=None, grads=None):
+    """A record of one step of layers with one matrix each, whose updates are `ratios` of them."""
+    recorder = FlowRecorder(framework="NumPy", every=1, max_records=9, share=0.1)
+    names = names or [f"l{k}.weight" for k in range(len(ratios))]
+    norms = norms or [1.0] * len(ratios)
+    grads = grads or [1.0] * len(ratios)
+    layers = [name.rpartition(".")[0] for name in names]
+    sites = [Site(layer, "Linear", None, 64, 1, 8.0, 1.0) for layer in layers]
+    states = [ParameterState(name, layer, 2, True, g, n, n * r)
+              for name, layer, r, n, g in zip(names, layers, ratios, norms, grads,
+                                              strict=True)]  # fmt: skip
+    recorder.add(Sample(0, sites, states))
+    return recorder.record()
+
+
+def told(findings):
+    return [(f.severity, f.code, f.where) for f in findings]
+
+
+def test_one_matrix_of_many_that_stands_still_is_a_note_and_several_are_not():
+    usual = [1e-3] * 19
+    assert told(check_updates(record([*usual, 5e-7]))) == [("info", "standing_still", "l19.weight")]
+    assert told(check_updates(record([*usual[:8], 5e-7])))[0][0] == "warning"
+    assert told(check_updates(record([*usual, 5e-9])))[0][0] == "problem"  # rounded away: never
+
+
+def test_a_scale_of_channels_is_no_matrix_whatever_its_rank():
+    for name in ("stem.gamma", "block.layer_scale", "conv.gain", "norm/gamma"):
+        assert is_scale(name)
+    for name in ("gate.weight", "scaled.kernel", "gamma.weight", "scale.0.weight"):
+        assert not is_scale(name)
+    names = ["a.weight", "b.weight", "b.branch.layer_scale.gamma", "c.weight"]
+    assert check_updates(record([1e-3, 1e-3, 50.0, 1e-3], names)) == []
+
+
+def test_matrices_as_good_as_zero_are_a_choice_at_the_end_or_in_every_block():
+    head = [1e-3] * 7 + [25.0]
+    assert check_updates(record(head)) == []
+    assert told(check_updates(record(head[::-1]))) == [("problem", "large_update", "l0.weight")]
+    names = [f"blocks.{k}.{part}.weight" for k in range(3) for part in ("fc1", "fc2", "gate")]
+    assert check_updates(record([1e-3, 1e-3, 700.0] * 3, names)) == []
+    one = [1e-3, 1e-3, 1e-3] * 2 + [1e-3, 1e-3, 700.0]
+    assert check_updates(record([1e-3, 1e-3, 700.0] + one[:6], names)) != []
+    assert check_updates(record([25.0] * 8)) != []  # all of them: the rate
+
+
+def test_branches_drawn_smaller_from_block_to_block_are_no_large_update():
+    names = [f"blocks.{k}.fc{j}.weight" for k in range(8) for j in (1, 2)]
+    ratios = [r for k in range(1, 9) for r in (0.03, 0.083 * np.sqrt(k))]
+    assert 0.2 < max(ratios) < 0.3
+    assert check_updates(record(ratios, names)) == []
+    ratios[5] = 0.25  # an fc2 among these, and an fc1 that stands out of its kind
+    assert check_updates(record(ratios, names)) == []
+    ratios[4] = 0.25
+    assert told(check_updates(record(ratios, names))) == [
+        ("warning", "large_update", "blocks.2.fc1.weight")]  # fmt: skip
+
+
+def test_units_off_on_four_values_by_chance():
+    rng = np.random.default_rng(0)
+    for p, n in ((0.3, 4), (0.5, 8), (0.1, 32)):
+        units = rng.binomial(n, p, size=4000) / n
+        off = np.mean(units == 0)
+        # The mean is of the units that are on, and so too high: what is missed is a lower bound.
+        assert 0.2 * off < missed_by_chance(units) <= 1.1 * off
+    assert missed_by_chance(np.zeros(5)) == 0
+    assert missed_by_chance(np.ones(5)) == 0
+    few = rng.binomial(4, 0.3, size=400) / 4
+    assert dead_finding("l", 0.3, "", always_on=0.01, units=few) == []
+    many = np.where(np.arange(400) < 120, 0.0, 0.3)
+    many[200] = 1 / 1024  # so many values were seen
+    assert told(dead_finding("l", 0.3, "", always_on=0.0, units=many)) == [
+        ("warning", "dead_units", "l")]  # fmt: skip
+
+
+def block_network(norm=True, width=32):
+    """Four residual blocks."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+            self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)
+
+        def forward(self, x):
+            return x + self.down(torch.tanh(self.up(self.norm(x))))
+
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, width), *[Block() for _ in range(4)], nn.Linear(width, 4))
+
+
+def plain_network(depth=6):
+    torch.manual_seed(0)
+    parts = [part for k in range(depth) for part in (nn.Linear(16, 16), nn.Tanh())]
+    return nn.Sequential(*parts, nn.Linear(16, 4))
+
+
+def report_of(model, change=None):
+    if change is not None:
+        with torch.no_grad():
+            change(model)
+    report = diagnose_model(model, X, Y, loss=F.cross_entropy, steps=2)
+    return [x for x in told(report.findings) if x[0] != "info"]
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_sound_residual_networks_raise_no_alarm(norm):
+    assert report_of(block_network(norm)) == []
+
+
+def test_one_matrix_of_zeros_is_named_and_cuts_a_plain_network():
+    found = report_of(plain_network(), lambda m: m[6].weight.zero_())
+    assert found[0] == ("problem", "zero_weights", "6.weight")
+    inside = report_of(block_network(), lambda m: m[2].up.weight.zero_())
+    assert inside == [("warning", "zero_weights", "2.up.weight")]
+
+
+def test_zeros_by_plan_are_none():
+    assert report_of(plain_network(), lambda m: m[-1].weight.zero_()) == []
+    every = lambda m: [block.down.weight.zero_() for block in m[1:-1]]  # noqa: E731
+    assert report_of(block_network(), every) == []
+    scales = lambda m: [block.norm.weight.zero_() for block in m[1:-1]]  # noqa: E731
+    assert report_of(block_network(), scales) == []
+
+
+def test_one_normalization_that_gives_nothing_is_named():
+    found = report_of(block_network(), lambda m: m[2].norm.weight.zero_())
+    assert found == [("warning", "zero_scale", "2.norm")]
+
+
+def test_zeros_need_others_to_be_alone_among():
+    ones, zero = [1.0] * 5, [1.0, 1.0, 0.0, 1.0, 1.0]
+    assert check_exact_zeros(record(ones, norms=ones)) == []
+    assert len(check_exact_zeros(record(ones, norms=zero))) == 1
+    assert check_exact_zeros(record(ones, norms=[1.0, 0.0, 0.0, 1.0, 1.0])) == []
+    assert check_exact_zeros(record(ones[:3], norms=zero[1:4])) == []
+    (cut,) = check_exact_zeros(record(ones, norms=zero, grads=[0.0, 0.0, 1.0, 1.0, 1.0]))
+    assert (cut.severity, cut.where) == ("problem", "l2.weight")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 6])
+def test_a_layer_or_a_head_times_a_hundred_is_named_in_networks_of_any_depth(depth):
+    for place in range(2, 2 * depth + 1, 2):
+        found = report_of(plain_network(depth), lambda m, k=place: m[k].weight.mul_(100))
+        assert ("warning", "rescaled_layer", str(place)) in found
+    assert report_of(plain_network(depth)) == []
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_layer_times_a_hundred_is_named_in_residual_networks(norm):
+    found = report_of(block_network(norm), lambda m: m[2].down.weight.mul_(100))
+    assert ("warning", "rescaled_layer", "2.down") in found
+    found = report_of(block_network(norm), lambda m: m[-1].weight.mul_(100))
+    assert found[:1] == [("warning", "rescaled_layer", "5")]
+
+
+def test_a_head_behind_a_mean_over_positions_is_told_by_what_it_gives():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(*[part for k in range(4) for part in (
+                nn.Conv1d(8, 8, 3, padding=1), nn.ReLU())])  # fmt: skip
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.head(self.body(x).mean(2))
+
+    torch.manual_seed(0)
+    model = Pooled()
+    for layer in model.body[::2]:
+        nn.init.kaiming_normal_(layer.weight)
+    x = torch.randn(32, 8, 400, generator=torch.Generator().manual_seed(0))
+
+    def places(model):
+        report = diagnose_model(model, x, Y, loss=F.cross_entropy, steps=1)
+        return [f.where for f in report.findings if f.code == "rescaled_layer"]
+
+    assert places(model) == []
+    with torch.no_grad():
+        model.head.weight *= 300
+    assert places(model) == ["head"]
+
+
+def test_what_follows_a_branch_drawn_small_is_no_rescaled_layer():
+    base = record([1e-3] * 8)
+    scales = np.array([[1.0, 1.0, 1.0, 1e-5, 1.0, 1.0, 1.0, 1.0]])  # the fourth: a scaled branch
+    grads = np.array([[1.0, 1.0, 1.0, 1e5, 1.0, 1.0, 1.0, 1.0]])
+    assert check_scale(replace(base, activation_scales=scales, activation_grad_norms=grads)) == []
+    assert diagnose(base).findings == ()
