@@ -119,6 +119,11 @@ TRAINING = dict(
 DTYPE = dict(dtype=("name", "float64"))
 
 
+def offered(module, calls):
+    """Return the calls of the functions that a module has, with these in place of their names."""
+    return [(getattr(module, name), call) for name, call in calls if hasattr(module, name)]
+
+
 def dense_calls(module, model, others):
     """Return calls on a network of dense layers; `others` are models that are no such network."""
     model = ("model", model, others)
@@ -127,27 +132,27 @@ def dense_calls(module, model, others):
     real = dict(**batch, y=("targets", Y), loss=("name", "mean_squared_error"))
     alone = dict(**batch, y=("no targets", None), loss=("name", "mean_output"))
     weights = ("record", WEIGHTS[SPEC], {"of another": WEIGHTS[REPAIR.network]})
-    return [
-        (module.build_mlp, dict(spec=("record", SPEC), weights=weights,
+    return offered(module, [
+        ("build_mlp", dict(spec=("record", SPEC), weights=weights,
                                 **DTYPE)),
-        (module.load_weights, dict(model=model, weights=weights)),
-        (module.accuracy, dict(**batch, y=("labels", LABELS))),
-        *((module.gradient_flow, call) for call in (labelled, real, alone)),
-        (module.layer_jacobians, dict(model=model, x=("inputs", X[0]))),
-        *((module.train, dict(
+        ("load_weights", dict(model=model, weights=weights)),
+        ("accuracy", dict(**batch, y=("labels", LABELS))),
+        *(("gradient_flow", call) for call in (labelled, real, alone)),
+        ("layer_jacobians", dict(model=model, x=("inputs", X[0]))),
+        *(("train", dict(
             **call, optimizer=("name", "adam"), **TRAINING, record_every=("size", 1),
             epsilon=("above zero", 1e-8))) for call in (labelled, real)),
-        (module.train_monitored, dict(
+        ("train_monitored", dict(
             **real, **TRAINING, loss_scale=("above zero", 1.0),
             stop_above=("optional above zero", 1.0), clip_norm=("optional above zero", 1.0))),
-        (module.train_repair, dict(
+        ("train_repair", dict(
             repair=("record", REPAIR, {"other": RECIPE}), data=("record", DIGITS, OTHER_DIGITS),
             weights=("record", WEIGHTS[REPAIR.network], {"of another": WEIGHTS[SPEC]}),
             epochs=("size", 1), batch_size=("size", 16, BATCH_OF_ONE), seed=("integer", 0))),
-        (module.run_recipe, dict(
+        ("run_recipe", dict(
             recipe=("record", RECIPE, {"other": REPAIR}), data=("record", DIGITS, OTHER_DIGITS),
             seed=("integer", 0), steps=("integer", 1), batch_size=("size", 16, BATCH_OF_ONE))),
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 def stack_calls(module, others):
@@ -157,18 +162,18 @@ def stack_calls(module, others):
     incomplete = dict(list(STACK_WEIGHTS.items())[1:])
     odd = {name: np.full(w.shape, np.nan) for name, w in STACK_WEIGHTS.items()}
     training = ("flag", True)
-    return [
-        (module.build_stack, dict(
+    return offered(module, [
+        ("build_stack", dict(
             spec=("record", STACK, {"other": SPEC}), **DTYPE,
             weights=("record", STACK_WEIGHTS, {"incomplete": incomplete, "nan": odd}))),
-        (module.stack_accuracy, dict(**batch, y=("labels", LABELS))),
-        (module.stack_gradient_flow, dict(**batch, y=("labels", LABELS), training=training,
+        ("stack_accuracy", dict(**batch, y=("labels", LABELS))),
+        ("stack_gradient_flow", dict(**batch, y=("labels", LABELS), training=training,
                                           loss=("name", "cross_entropy"))),
-        (module.stack_gradient_flow, dict(**batch, y=("targets", Y), training=training)),
-        (module.stack_gradient_flow, dict(
+        ("stack_gradient_flow", dict(**batch, y=("targets", Y), training=training)),
+        ("stack_gradient_flow", dict(
             model=model, x=("inputs", X, {"one, under batch norm": X[:1]}), training=training,
             y=("no targets", None), loss=("name", "mean_output"))),
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 def recurrent_calls(module, others):
@@ -184,27 +189,27 @@ def recurrent_calls(module, others):
     other_task = dict(other=echo.echo_task(4, lag=1, seed=0).x,
                       wide=TABLE["course_lib"].tasks.adding_problem(4, length=5, seed=0))
     task = dict(model=("model", small, others), task=("record", TASK, other_task))
-    return [
-        (module.build_recurrent, dict(
+    return offered(module, [
+        ("build_recurrent", dict(
             spec=("record", RECURRENT), **DTYPE,
             weights=("record", RECURRENT_WEIGHTS, {"of another": WEIGHTS[SPEC]}))),
-        (module.recurrent_weights, dict(model=model)),
-        (module.recurrent_gradient_flow, dict(**batch, **last)),
-        (module.recurrent_gradient_flow, dict(**batch, **each, over=("name", "mean"))),
-        (module.connectivity, dict(**batch, **each, wrt=("name", "hidden"))),
-        (module.state_jacobians, dict(model=model, x=("inputs", SEQUENCES[0]))),
-        (module.bptt_profile, profile),
-        (module.hook_profile, profile),
-        (module.train_recurrent, dict(
+        ("recurrent_weights", dict(model=model)),
+        ("recurrent_gradient_flow", dict(**batch, **last)),
+        ("recurrent_gradient_flow", dict(**batch, **each, over=("name", "mean"))),
+        ("connectivity", dict(**batch, **each, wrt=("name", "hidden"))),
+        ("state_jacobians", dict(model=model, x=("inputs", SEQUENCES[0]))),
+        ("bptt_profile", profile),
+        ("hook_profile", profile),
+        ("train_recurrent", dict(
             **task, optimizer=("name", "rmsprop"), **TRAINING,
             clip_norm=("optional above zero", 1.0), truncation=("optional size", 2),
             record_every=("size", 1))),
-        (module.evaluate_recurrent, task),
-        (module.measure_echo, dict(
+        ("evaluate_recurrent", task),
+        ("measure_echo", dict(
             spec=("record", ECHO, {"other": RECURRENT}), lags=("lags", [1]), steps=("size", 1),
             learning_rate=("above zero", 0.1), truncation=("optional size", 2),
             seed=("integer", 0))),
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 def reader_calls(module, *, model, recurrent, others, loss, gradients, initialized):
@@ -212,28 +217,28 @@ def reader_calls(module, *, model, recurrent, others, loss, gradients, initializ
     models = ("model", model, others)
     look = dict(model=models, x=("data", SEQUENCES.astype("float32")), batch_size=("size", 2),
                 share=("share", 0.1))  # fmt: skip
-    return [
-        (module.diagnose_model, dict(
+    return offered(module, [
+        ("diagnose_model", dict(
             model=models, inputs=("batch", SEQUENCES.astype("float32")),
             targets=("targets of a batch", LABELS), loss=("loss", loss),
             optimizer=("optimizer", None), learning_rate=("optional above zero", 1e-3),
             steps=("size", 1), every=("size", 1), share=("share", 0.1), seed=("integer", 0))),
-        (module.dead_units, look),
-        (module.saturation, look),
-        (module.jacobian_spectrum, dict(
+        ("dead_units", look),
+        ("saturation", look),
+        ("jacobian_spectrum", dict(
             model=models, x=("data", SEQUENCES[0].astype("float32")),
             method=("name", "randomized"), rank=("size", 2), iterations=("size", 1),
             seed=("integer", 0))),
-        (module.clip_audit, dict(
+        ("clip_audit", dict(
             model=models, gradients=("optional gradients", gradients), method=("name", "norm"),
             threshold=("above zero", 1.0))),
-        (module.bptt_gradient_profile, dict(
+        ("bptt_gradient_profile", dict(
             model=("model", recurrent, others), x=("data", SEQUENCES.astype("float32")))),
-        (module.initialize_model, dict(
+        ("initialize_model", dict(
             model=("model", initialized, others), scheme=("name", "he_normal"),
             gain=("from zero", 1.0), bias=("number", 0.0), seed=("integer", 0))),
-        (module.GradientFlowMonitor, dict(
+        ("GradientFlowMonitor", dict(
             model=("optional model", model, others), optimizer=("optimizer", None),
             every=("size", 1), max_records=("size", 5), share=("share", 0.1),
             max_calls=("size", 1))),
-    ]  # fmt: skip
+    ])  # fmt: skip

@@ -16,7 +16,7 @@ import torch
 from keras import layers
 from torch import nn
 
-from course_lib import pytorch
+from course_lib import pytorch, reference
 from course_lib import tf as course_tf
 
 TABLE = runpy.run_path(Path(__file__).with_name("bad_input_calls.py"))
@@ -68,7 +68,16 @@ def keras_calls():
     ]  # fmt: skip
 
 
-CALLS = {"pytorch": torch_calls(), "tf": keras_calls()}
+def reference_calls():
+    dense, others = reference.build_mlp(SPEC, WEIGHTS[SPEC]), {"of PyTorch": nn.Linear(2, 2)}
+    return [
+        *TABLE["dense_calls"](reference, dense, others),
+        *TABLE["stack_calls"](reference, others),
+        *TABLE["recurrent_calls"](reference, others),
+    ]
+
+
+CALLS = {"pytorch": torch_calls(), "tf": keras_calls(), "reference": reference_calls()}
 
 
 def arguments():
@@ -118,23 +127,26 @@ def test_no_argument_takes_nonsense(framework, number, name):
     assert faults == []
 
 
-@pytest.mark.parametrize("name", sorted(set(pytorch.__all__) & set(course_tf.__all__)))
-def test_both_frameworks_say_the_same(name):
-    faults = []
-    ours, theirs = (numbers_of(framework, name) for framework in CALLS)
-    for one, two in zip(ours, theirs, strict=True):
-        for argument in CALLS["pytorch"][one][1]:
-            found, other = answers("pytorch", one, argument), answers("tf", two, argument)
-            for label in comparable(*CALLS["pytorch"][one][1][argument]) & found.keys():
-                kind = CALLS["pytorch"][one][1][argument][0]
-                if said(found[label], kind) != said(other[label], kind):
-                    faults.append((argument, label, found[label], other[label]))
-    assert faults == []
-
-
 def numbers_of(framework, name):
     """Return where in the table the calls of a function are."""
     return [k for k, (function, _) in enumerate(CALLS[framework]) if function.__name__ == name]
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [(key, name) for key, module in (("tf", course_tf), ("reference", reference))
+     for name in sorted(set(pytorch.__all__) & set(module.__all__)) if numbers_of(key, name)],
+)  # fmt: skip
+def test_all_say_the_same(other, name):
+    faults = []
+    for one, two in zip(numbers_of("pytorch", name), numbers_of(other, name), strict=True):
+        for argument in CALLS["pytorch"][one][1]:
+            found, others = answers("pytorch", one, argument), answers(other, two, argument)
+            for label in comparable(*CALLS["pytorch"][one][1][argument]) & found.keys():
+                kind = CALLS["pytorch"][one][1][argument][0]
+                if said(found[label], kind) != said(others[label], kind):
+                    faults.append((argument, label, found[label], others[label]))
+    assert faults == []
 
 
 def comparable(kind, value, own=()):
@@ -161,6 +173,7 @@ def said(answer, kind):
     error, text = answer
     if kind in ("model", "optional model", "optimizer", "optional gradients"):
         return error, text.partition(" (")[0]
+    text = text.replace("float32, float64", "float64")  # the reference knows but one
     return error, text.partition("can be called on (")[0]
 
 
@@ -174,7 +187,7 @@ UNCHECKED = {  # what no table needs to hold, and why
 }
 
 
-@pytest.mark.parametrize("module", [pytorch, course_tf], ids=list(CALLS))
+@pytest.mark.parametrize("module", [pytorch, course_tf], ids=["pytorch", "tf"])
 def test_the_table_leaves_no_public_name_out(module):
     framework = module.__name__.rpartition(".")[2]
     missing = []
@@ -206,3 +219,8 @@ def test_only_what_exists_goes_unchecked():
         title = function.__qualname__.removesuffix(".__init__")
         titles |= {title, *(f"{title}({p})" for p in inspect.signature(function).parameters)}
     assert titles >= UNCHECKED.keys()
+
+
+def test_nor_a_function_of_the_reference():
+    covered = {f.__name__ for f, _ in (*CALLS["reference"], *TABLE["TABLE"]["CALLS"])}
+    assert {n for n in reference.__all__ if inspect.isfunction(getattr(reference, n))} <= covered
