@@ -124,7 +124,8 @@ def _count(model: keras.Model, x: tf.Tensor, share: float) -> list[tuple]:
         traces.append(trace)
         return trace.pack()
 
-    vector = tf.function(run)(x).numpy()
+    # Called once, a concrete function is never taken for one that is traced again and again.
+    vector = tf.function(run).get_concrete_function(x)(x).numpy()
     sites = traces[-1].unpack(0, vector).sites
     sites = [site for site in sites if site.activation is not None]
     for site in sites:
