@@ -5,11 +5,11 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-import keras  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from keras import layers  # noqa: E402
+import keras
+import tensorflow as tf
+from keras import layers
 
-from course_lib import tf as course_tf  # noqa: E402
+from course_lib import tf as course_tf
 
 ROWS = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)
 
