@@ -25,7 +25,7 @@ EXPECTED = {
     "recurrent x3": ("large_recurrent_matrix", "exploding_over_time"),
     "gate +20": ("stuck_gate",),
     "gate -20": ("stuck_gate",),
-    "weights x20": ("stuck_gate",),
+    "weights x20": ("stuck_gate", "large_recurrent_matrix"),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ gradient, says that it does not know where layers before it get theirs, and othe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -70,10 +70,18 @@ def check_zeros(record: FlowRecord) -> list[Finding]:
     return [
         Finding(
             "zero_gradient", "info" if quiet else "warning",
-            f"the gradient of {int(silent.sum())} trainable parameters is exactly 0",
+            f"the gradient of {int(silent.sum())} trainable parameters is exactly 0"
+            + name_last(record, np.flatnonzero(whole if whole.any() else silent)),
             record.parameters[first], 0.0, 0.0, why, remedy,
         )
     ]  # fmt: skip
+
+
+def name_last(record: FlowRecord, parameters: Sequence[int]) -> str:
+    """Return words on which of the parameters runs last: what stops the gradient is behind it."""
+    place = {name.split("#")[0]: k for k, name in enumerate(record.layers)}
+    last = max(parameters, key=lambda p: place.get(record.parameter_layers[p], -1))
+    return f"; the last to run is {record.parameters[last]}" if len(parameters) > 1 else ""
 
 
 def _ran(record: FlowRecord) -> set[str]:
@@ -135,8 +143,8 @@ def check_missing(record: FlowRecord) -> list[Finding]:
         if group:
             found.append(
                 Finding(
-                    code, severity, f"{len(group)} trainable parameters never receive a gradient",
-                    record.parameters[group[0]], 0.0, 0.0, why, remedy,
+                    code, severity, f"{len(group)} trainable parameters never receive a gradient"
+                    + name_last(record, group), record.parameters[group[0]], 0.0, 0.0, why, remedy,
                 )
             )  # fmt: skip
     return found

@@ -104,13 +104,17 @@ def find_rescaled(
 def find_outright(record: FlowRecord, places: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """Return where a layer multiplies signal and gradient by more than any sound one does.
 
-    No usual factor is needed, so this holds for small networks, and in front of a normalization. Of
-    the last layer the signal is enough, if what it gives is large. Where there are enough layers to
-    compare with, the matrix must be larger than usual too, and fed by the layer before: what
-    follows a branch that is drawn small shows large factors, and is sound.
+    No usual factor is needed, so this holds for small networks, and in front of a normalization.
+    Of the last matrix the signal is enough, if what it gives is large. Where there are enough
+    layers to compare with, the matrix must be larger than usual too, and fed by the layer before:
+    what follows a branch that is drawn small shows large factors, and is sound.
     """
+    if not len(places):
+        return np.zeros(0, dtype=bool)
     high = factors[:, :2] >= RESCALED_OUTRIGHT
-    last = places == len(record.layers) - 1
+    owners = {layer for layer, rank in zip(record.parameter_layers, record.parameter_ranks,
+                                           strict=True) if rank >= 2}  # fmt: skip
+    last = places == max(k for k, layer in enumerate(record.layers) if layer in owners)
     large = record.activation_scales[0, places] >= RESCALED_OUTPUT
     found = high[:, 0] & (high[:, 1] | (last & large))
     if len(places) >= LEAST_LAYERS:

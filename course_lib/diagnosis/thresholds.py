@@ -24,9 +24,9 @@ INPUTS_WARNING = 30.0
 give about 1; pixels from 0 to 255 give a hundred."""
 RESCALED = 0.7
 """Decades by which one layer's factors differ from the usual layer's: five times."""
-RESCALED_OUTRIGHT = 1.5
-"""Decades by which a layer may multiply both the signal and its gradient, whatever the others do.
-In public networks with random weights, about a hundred of them, none reaches 1.2."""
+RESCALED_OUTRIGHT = 1.3
+"""Decades by which a layer may multiply both the signal and its gradient, whatever the others do:
+twenty times. Of 156 public networks with random weights, one reaches 1.1, the others 0.9."""
 RESCALED_FED = 1.0
 """Decades by which a gradient may be larger than the layer before explains, against the usual."""
 RESCALED_OUTPUT = 5.0

@@ -11,6 +11,7 @@ import numpy as np
 
 from course_lib.diagnosis.connections import containers
 from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.training import is_scale
 from course_lib.monitoring import FlowRecord
 
 LEAST = 4
@@ -31,6 +32,7 @@ def _zero_matrix(record: FlowRecord) -> list[Finding]:
             zip(record.parameter_layers, record.parameter_ranks, strict=True)
         )
         if rank >= 2 and layer in order and layer not in outer
+        and not is_scale(record.parameters[p])
     )  # fmt: skip
     zero = [(k, p) for k, p in matrices if record.weight_norms[0, p] == 0]
     if len(matrices) < LEAST or len(zero) != 1 or zero[0][0] == matrices[-1][0]:
@@ -54,7 +56,13 @@ def _zero_matrix(record: FlowRecord) -> list[Finding]:
 def _zero_norm(record: FlowRecord) -> list[Finding]:
     scales = record.activation_scales[0]
     norms = [k for k, kind in enumerate(record.kinds) if "Norm" in kind and np.isfinite(scales[k])]
-    zero = [k for k in norms if scales[k] == 0 and k > 0 and scales[k - 1] > 0]
+    own = {record.layers[k]: [p for p, layer in enumerate(record.parameter_layers)
+                              if layer == record.layers[k]] for k in norms}  # fmt: skip
+    zero = [
+        k for k in norms
+        if scales[k] == 0 and own[record.layers[k]]
+        and not record.weight_norms[0, own[record.layers[k]]].any()
+    ]  # fmt: skip
     if len(norms) < LEAST or len(zero) != 1:
         return []
     return [
@@ -62,8 +70,8 @@ def _zero_norm(record: FlowRecord) -> list[Finding]:
             "zero_scale", "warning",
             f"this normalization gives 0 at the first step, alone of {len(norms)}",
             record.layers[zero[0]], 0.0, 0.0,
-            "What it is fed with is not 0, so its scale is. The layers behind it get no signal, "
-            "and those before it no gradient through it.",
+            "Its scale is 0, and so is its shift. The layers behind it get no signal, and those "
+            "before it no gradient through it.",
             "a scale of 1; nothing, if the branch is to begin as nothing.",
         )
     ]  # fmt: skip

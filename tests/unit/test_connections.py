@@ -166,6 +166,19 @@ def test_scales_and_tables_without_a_choice_are_a_note():
     assert both == [("warning", "zero_gradient", "a.qkv.weight")]
 
 
+@pytest.mark.parametrize("stop", [torch.detach, lambda h: 0 * h])
+def test_the_last_layer_that_gets_no_gradient_is_named_besides_the_first(stop):
+    torch.manual_seed(0)
+    parts = [part for _ in range(3) for part in (nn.Linear(8, 8), nn.Tanh())]
+    model = nn.Sequential(*parts, nn.Linear(8, 4))
+    model[3].register_forward_hook(lambda module, inputs, output: stop(output))
+    report = diagnose_pytorch(model, torch.from_numpy(X), torch.from_numpy(Y),
+                              loss=nn.functional.cross_entropy, steps=2)  # fmt: skip
+    (finding,) = [f for f in report.findings if f.code in CODES]
+    assert finding.where == "0.weight"
+    assert finding.what.endswith("; the last to run is 2.weight")
+
+
 @pytest.mark.parametrize(("scales", "severity"), [(10.0 ** np.arange(8), "warning"),
                                                   (np.ones(8), "problem")])  # fmt: skip
 def test_units_that_die_where_the_signal_has_grown_come_after_the_growth(scales, severity):

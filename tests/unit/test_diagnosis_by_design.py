@@ -151,6 +151,18 @@ def test_one_normalization_that_gives_nothing_is_named():
     assert found == [("warning", "zero_scale", "2.norm")]
 
 
+def test_a_normalization_fed_with_zeros_is_not_blamed():
+    model = block_network()
+    model[2].norm.register_forward_pre_hook(lambda module, inputs: (0 * inputs[0],))
+    assert "zero_scale" not in [code for _, code, _ in report_of(model)]
+
+
+def test_scales_of_zero_do_not_hide_a_matrix_of_zeros():
+    names = ["a.weight", "a.gain", "b.weight", "c.weight", "d.weight", "d.gain"]
+    table = record([1.0] * 6, names, norms=[1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+    assert [f.where for f in check_exact_zeros(table)] == ["b.weight"]
+
+
 def test_zeros_need_others_to_be_alone_among():
     ones, zero = [1.0] * 5, [1.0, 1.0, 0.0, 1.0, 1.0]
     assert check_exact_zeros(record(ones, norms=ones)) == []
@@ -183,7 +195,7 @@ def test_a_head_behind_a_mean_over_positions_is_told_by_what_it_gives():
             super().__init__()
             self.body = nn.Sequential(*[part for k in range(4) for part in (
                 nn.Conv1d(8, 8, 3, padding=1), nn.ReLU())])  # fmt: skip
-            self.head = nn.Linear(8, 4)
+            self.head = nn.Sequential(nn.Linear(8, 4), nn.Softplus())
 
         def forward(self, x):
             return self.head(self.body(x).mean(2))
@@ -200,8 +212,8 @@ def test_a_head_behind_a_mean_over_positions_is_told_by_what_it_gives():
 
     assert places(model) == []
     with torch.no_grad():
-        model.head.weight *= 300
-    assert places(model) == ["head"]
+        model.head[0].weight *= 300
+    assert places(model) == ["head.0"]
 
 
 def test_what_follows_a_branch_drawn_small_is_no_rescaled_layer():
