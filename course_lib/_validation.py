@@ -7,7 +7,7 @@ All functions return the checked value in its canonical type, so a caller writes
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -78,6 +78,13 @@ def require_flag(name: str, value: object) -> bool:
     return bool(value)
 
 
+def require_function(name: str, value: object) -> Callable:
+    """Return `value` if it can be called."""
+    if not callable(value):
+        raise TypeError(f"`{name}` (a {type(value).__name__}) must be a function.")
+    return value
+
+
 def require_type(name: str, value: object, kind: type) -> object:
     """Return `value` if it is an instance of `kind`."""
     if not isinstance(value, kind):
@@ -86,15 +93,15 @@ def require_type(name: str, value: object, kind: type) -> object:
     return value
 
 
-def require_sequence(name: str, value: object, *, of: str) -> Sequence:
-    """Return `value` if it is a list, tuple or array that holds at least one entry.
+def require_sequence(name: str, value: object, *, of: str, empty: bool = False) -> Sequence:
+    """Return `value` if it is a list, tuple or array that holds at least one entry, or is `empty`.
 
     `of` names the entries in the message; their own check is the caller's.
     """
     listlike = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
     if not listlike and not (isinstance(value, np.ndarray) and value.ndim > 0):
         raise TypeError(f"`{name}` (a {type(value).__name__}) must be a list of {of}.")
-    if len(value) == 0:
+    if len(value) == 0 and not empty:
         raise ValueError(f"`{name}` (={value!r}) must hold at least one entry.")
     return value
 

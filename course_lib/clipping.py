@@ -28,7 +28,7 @@ WAYS = ("value", "tensor", "global")
 
 
 def _require_grads(grads: object, *, finite: bool = True, name: str = "grads") -> list[np.ndarray]:
-    if isinstance(grads, str) or not isinstance(grads, Sequence):
+    if isinstance(grads, (str, bytes)) or not isinstance(grads, Sequence):
         raise TypeError(f"`{name}` (a {type(grads).__name__}) must be a sequence of arrays.")
     if len(grads) == 0:
         raise ValueError(f"`{name}` (=[]) must hold at least one array.")

@@ -75,8 +75,7 @@ def change_by_name(
 
     Raises ValueError for a name that `changes` lacks, and calls it an entry of `argument`.
     """
-    names = [] if len(names) == 0 else require_sequence(argument, names, of="names")
-    for k, name in enumerate(names):
+    for k, name in enumerate(require_sequence(argument, names, of="names", empty=True)):
         require_choice(f"{argument}[{k}]", name, changes)
     for name, change in changes.items():
         subject = change(subject) if name in names else subject
@@ -96,8 +95,8 @@ def treat_patients(
     treated = {}
     for k, patient in enumerate(require_sequence("patients", patients, of="patients")):
         recipe = known[require_choice(f"patients[{k}]", patient, known)]
-        for cure in ("", *require_sequence("cures", cures, of="cures")):
-            names = cure.split(" + ") if cure else ()
+        for k, cure in enumerate(("", *require_sequence("cures", cures, of="cures"))):
+            names = require_type(f"cures[{k - 1}]", cure, str).split(" + ") if k else ()
             treated[patient, cure] = change_by_name(recipe, names, changes, argument="cures")
     return treated
 

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from course_lib._validation import require_batch_size, require_integer, require_real, require_seed
+from course_lib._validation import (
+    require_array,
+    require_batch_size,
+    require_integer,
+    require_labels,
+    require_real,
+    require_seed,
+)
+
+CLASSES = 10
+"""The digits 0 to 9."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +34,17 @@ class DigitsSplit:
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+
+    def __post_init__(self) -> None:
+        pixels = None
+        for part in ("train", "test"):
+            x = require_array(f"x_{part}", getattr(self, f"x_{part}"), shape=(None, pixels))
+            y = require_labels(
+                f"y_{part}", getattr(self, f"y_{part}"), shape=(len(x),), classes=CLASSES
+            )
+            pixels = x.shape[1]
+            object.__setattr__(self, f"x_{part}", x)
+            object.__setattr__(self, f"y_{part}", y)
 
 
 def load_digits_split(*, seed: int, test_fraction: float = 0.25) -> DigitsSplit:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from course_lib._validation import require_integer, require_seed
+from course_lib._validation import require_array, require_integer, require_seeds, require_type
 from course_lib.data import DigitsSplit
+from course_lib.recording import check_digits
 from course_lib.reference.mlp import MLP, accuracy, build_mlp, require_mlp
 from course_lib.reference.training import train
 from course_lib.specs import NetworkSpec, draw_weights
@@ -65,15 +66,21 @@ def sweep_deaths(
 
     Raises ValueError for an empty sequence, and if a run overflows.
     """
-    for name, values in (("biases", biases), ("learning_rates", learning_rates), ("seeds", seeds)):
-        if len(values) == 0:
-            raise ValueError(f"`{name}` (={values!r}) must not be empty.")
+    biases = require_array("biases", biases, ndim=1)
+    learning_rates = require_array("learning_rates", learning_rates, ndim=1)
+    if learning_rates.min() <= 0.0:
+        raise ValueError(f"`learning_rates` (with the entry {learning_rates.min()}) must be > 0.")
+    seeds, width = require_seeds(seeds), require_integer("width", width, minimum=1)
+    require_type("data", data, DigitsSplit)
+    data, batch_size = check_digits(
+        data, batch_size, n_in=data.x_train.shape[1], n_out=10, batch_norm=False
+    )
     shape = (len(biases), len(learning_rates), len(seeds))
     before, after, scores = np.zeros((shape[0], shape[2])), np.zeros(shape), np.zeros(shape)
     for i, k in np.ndindex(shape[0], shape[2]):
         spec = NetworkSpec(data.x_train.shape[1], width, 2, 10, "relu", init="he_normal",
                            bias=biases[i])  # fmt: skip
-        weights = draw_weights(spec, seed=require_seed(seeds[k]))
+        weights = draw_weights(spec, seed=seeds[k])
         before[i, k] = dead_share(build_mlp(spec, weights), data.x_train)
         for j, rate in enumerate(learning_rates):
             model = build_mlp(spec, weights)
@@ -81,15 +88,14 @@ def sweep_deaths(
                   batch_size=batch_size, seed=seeds[k], record_every=steps)  # fmt: skip
             after[i, j, k] = dead_share(model, data.x_train)
             scores[i, j, k] = accuracy(model, data.x_test, data.y_test)
-    return DeathSweep(
-        np.array(biases, np.float64), np.array(learning_rates, np.float64), width,
-        before, after, scores,
-    )  # fmt: skip
+    return DeathSweep(biases, learning_rates, width, before, after, scores)
 
 
 def dead_share(model: MLP, x: np.ndarray, *, layer: int = 1) -> float:
     """Return the fraction of the units of layer 1, 2, ... of a reference MLP that are dead on x."""
     require_mlp(model)
-    layer = require_integer("layer", layer, minimum=1)
+    layer, depth = require_integer("layer", layer, minimum=1), len(model.activations)
+    if layer > depth:
+        raise ValueError(f"`layer` (={layer}) must be at most {depth}, the model's depth.")
     z = model.forward(x).preactivations[layer - 1]
     return float(classify_units(z, model.activations[layer - 1]).dead.mean())

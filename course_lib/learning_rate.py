@@ -64,6 +64,13 @@ class QuadraticDescent:
         )
 
 
+def _check_limit(clip_norm: object) -> float | None:
+    """Return the checked limit on a gradient's norm, None for none."""
+    if clip_norm is None:
+        return None
+    return require_real("clip_norm", clip_norm, minimum=0.0, exclusive=True)
+
+
 def descend_quadratic(
     curvatures: np.ndarray,
     *,
@@ -87,6 +94,7 @@ def descend_quadratic(
     start = require_array("start", start, shape=(len(curvatures),))
     learning_rate = require_real("learning_rate", learning_rate, minimum=0.0, exclusive=True)
     steps = require_integer("steps", steps, minimum=1)
+    clip_norm = _check_limit(clip_norm)
     weights = [start]
     for _ in range(steps):
         grad = curvatures * weights[-1]
@@ -167,6 +175,7 @@ def respond_to_grads(
     """
     grads = require_array("grads", grads, ndim=2)
     require_choice("optimizer", optimizer, ("sgd", "adam"))
+    clip_norm = _check_limit(clip_norm)
     rule = (Adam if optimizer == "adam" else SGD)(learning_rate)
     weights, lengths = np.zeros(grads.shape[1]), []
     for grad in grads:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from course_lib._validation import require_array, require_integer
+from course_lib._validation import require_array, require_integer, require_real
 from course_lib.activations import get_activation
 from course_lib.results import format_number
 
@@ -36,8 +36,9 @@ def nonnormal_matrix(size: int, *, eigenvalue: float, coupling: float) -> np.nda
     they follow it. A Jordan block if `coupling` is 1.
     """
     size = require_integer("size", size, minimum=1)
-    entries = require_array("(eigenvalue, coupling)", [eigenvalue, coupling])
-    return entries[0] * np.eye(size) + entries[1] * np.eye(size, k=1)
+    eigenvalue = require_real("eigenvalue", eigenvalue)
+    coupling = require_real("coupling", coupling)
+    return eigenvalue * np.eye(size) + coupling * np.eye(size, k=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ Source: hochreiter1997, gers2000, jozefowicz2015.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from course_lib._validation import (
     require_integer,
     require_real,
     require_seed,
+    require_sequence,
 )
 from course_lib.activations import get_activation
 from course_lib.recurrent_results import PathNorms, format_power
@@ -34,11 +35,17 @@ KEEPING_GATES = {"lstm": "f", "gru": "z"}
 """The gate on the direct path of each gated cell."""
 
 
+def _require_gate(name: str, value: object) -> float:
+    """Return a gate strictly between 0 and 1."""
+    gate = require_real(name, value, minimum=0.0, exclusive=True)
+    if gate >= 1.0:
+        raise ValueError(f"`{name}` (={gate}) must be < 1: no finite bias opens a gate fully.")
+    return gate
+
+
 def gate_bias(gate: float) -> float:
     r"""Return the bias b with $\sigma(b)$ = `gate`, for a gate strictly between 0 and 1."""
-    gate = require_real("gate", gate, minimum=0.0, exclusive=True)
-    if gate >= 1.0:
-        raise ValueError(f"`gate` (={gate}) must be < 1: no finite bias opens a gate fully.")
+    gate = _require_gate("gate", gate)
     return float(np.log(gate) - np.log1p(-gate))
 
 
@@ -76,7 +83,7 @@ def feedback_lstm(
         hidden: number of units, which do not see each other.
         input_scale: weight of the one input on every unit's candidate.
     """
-    bias = gate_bias(require_real("forget", forget))
+    bias = gate_bias(_require_gate("forget", forget))
     factor = require_real("factor", factor)
     n = require_integer("hidden", hidden, minimum=1)
     scale = require_real("input_scale", input_scale)
@@ -181,6 +188,8 @@ def summarize_memory(
     steps = require_integer("steps", steps, minimum=1)
     scale = require_real("input_scale", input_scale, minimum=0.0)
     rng = np.random.default_rng(require_seed(seed))
+    if not isinstance(networks, Iterable):
+        raise TypeError(f"`networks` (a {type(networks).__name__}) must be a list of weights.")
     networks = list(networks)
     cells = {getattr(w, "cell", None) for w in networks}
     if len(cells) != 1 or not cells <= set(KEEPING_GATES):
@@ -229,7 +238,7 @@ class GateBiasSweep:
 
 
 def sweep_gate_bias(
-    spec: RecurrentSpec, biases: Iterable[float], *, steps: int = 50, draws: int = 3, seed: int
+    spec: RecurrentSpec, biases: Sequence[float], *, steps: int = 50, draws: int = 3, seed: int
 ) -> GateBiasSweep:
     """Set the bias of the forget gate (LSTM) or update gate (GRU), and measure the memory.
 
@@ -245,7 +254,9 @@ def sweep_gate_bias(
     gate = KEEPING_GATES.get(spec.cell)
     if gate is None:
         raise ValueError(f"`spec` (cell {spec.cell}) must be an LSTM or a GRU: no gate keeps it.")
-    biases = np.unique(require_array("biases", list(biases), ndim=1))
+    biases = np.unique(
+        require_array("biases", list(require_sequence("biases", biases, of="numbers")), ndim=1)
+    )
     seed = require_seed(seed)
     drawn = [
         draw_recurrent_weights(spec, seed=seed + k)

@@ -12,7 +12,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from course_lib._validation import require_integer, require_seeds, require_type
+from course_lib._validation import (
+    require_batch_size,
+    require_integer,
+    require_seeds,
+    require_type,
+)
 from course_lib.cure_results import CureTable, CureTrial
 from course_lib.cure_trials import (
     TrainedNetwork,
@@ -43,7 +48,8 @@ class RecurrentRecipe(TrainedNetwork):
     """A recurrent network and how it is trained: everything that a cure can change.
 
     Arguments:
-        network: cell, shape, laws and scales of the weights, biases.
+        network: cell, shape, laws and scales of the weights, biases; 2 inputs and 2 outputs, for
+            the two symbols to recall.
         norm: "none", or "layer" in a plain cell.
         shortcut: whether a plain cell adds its old state.
         optimizer: "sgd" or "adam".
@@ -60,6 +66,9 @@ class RecurrentRecipe(TrainedNetwork):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer("lag", self.lag, minimum=1)
+        sizes = self.network.n_in, self.network.n_out
+        if sizes != (2, 2):
+            raise ValueError(f"`network` (n_in {sizes[0]}, n_out {sizes[1]}) must have 2 and 2.")
 
 
 def _recall_network(**options: object) -> RecurrentSpec:
@@ -122,7 +131,8 @@ def measure_recurrent_trial(
         recipe: the network and how it is trained.
         seeds: at least one; each draws the weights, the sequences and the batches of one network.
         steps: number of updates, at least 0.
-        batch_size, sequences: per update, and in each of the two sets for training and testing.
+        batch_size: sequences per update, at least 1.
+        sequences: how many there are in each of the two sets, for training and testing.
     """
     recipes = {"": require_type("recipe", recipe, RecurrentRecipe)}
     return _measure_trials(recipes, seeds, steps, batch_size, sequences)[""]
@@ -132,7 +142,9 @@ def _measure_trials(
     recipes: Mapping[Hashable, RecurrentRecipe], seeds: Sequence[int], steps: int = 100,
     batch_size: int = 16, sequences: int = 128,
 ) -> dict[Hashable, CureTrial]:  # fmt: skip
-    seeds = require_seeds(seeds)
+    seeds, steps = require_seeds(seeds), require_integer("steps", steps, minimum=0)
+    sequences = require_integer("sequences", sequences, minimum=1)
+    batch_size = require_batch_size(batch_size, count=sequences)
 
     def measure(group: list[RecurrentRecipe]) -> list[CureTrial]:
         batches = draw_seed_batches(sequences, batch_size=batch_size, steps=steps, seeds=seeds)

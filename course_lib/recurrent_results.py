@@ -6,6 +6,7 @@ lie anywhere between 1e-400 and 1e+400 are held as their base-10 logarithms.
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,8 @@ from course_lib.results import format_number
 
 def format_power(log10: float) -> str:
     """Return 10**log10 in words that cannot under- or overflow: 0.24, 3.1e-80, 1e-412, 0."""
+    if isinstance(log10, (bool, np.bool_)) or not isinstance(log10, numbers.Real):
+        raise TypeError(f"`log10` (={log10!r}) must be a real number.")
     if log10 == -np.inf:
         return "0"
     if not np.isfinite(log10):

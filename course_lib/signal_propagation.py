@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from course_lib._validation import require_integer, require_real, require_seed
+from course_lib._validation import require_function, require_integer, require_real, require_seed
 from course_lib.activations import get_activation
 from course_lib.data import gaussian_batch
 from course_lib.initialization import draw_matrix, weight_variance
@@ -33,6 +33,7 @@ _MASSES = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
 
 def gaussian_mean(function: Callable[[np.ndarray], np.ndarray], variance: float) -> float:
     r"""Return $\mathbb{E}[g(\sqrt{q}\,\xi)]$ for $\xi \sim N(0, 1)$ and $q$ = `variance` >= 0."""
+    function = require_function("function", function)
     variance = require_real("variance", variance, minimum=0.0)
     # A variance of 0 would put every node on the kink of ReLU.
     return float(_MASSES @ function(np.sqrt(max(variance, 1e-300)) * _NODES))
@@ -40,6 +41,7 @@ def gaussian_mean(function: Callable[[np.ndarray], np.ndarray], variance: float)
 
 def gaussian_mean_square(function: Callable[[np.ndarray], np.ndarray], variance: float) -> float:
     r"""Return $\mathbb{E}[g(\sqrt{q}\,\xi)^2]$ for $\xi \sim N(0, 1)$ and $q$ = `variance` >= 0."""
+    function = require_function("function", function)
     return gaussian_mean(lambda z: function(z) ** 2, variance)
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from course_lib._validation import require_integer, require_real
-from course_lib.activations import ArrayFunction, get_activation
+from course_lib._validation import require_choice, require_integer, require_real, require_sequence
+from course_lib.activations import ACTIVATIONS, ArrayFunction, get_activation
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,13 @@ class SlopeRange:
         )
 
 
+def _slope_of(name: object) -> ArrayFunction:
+    return get_activation(require_choice("name", name, ACTIVATIONS)).derivative
+
+
 def measure_slope_range(name: str, *, limit: float = 30.0, points: int = 60_001) -> SlopeRange:
     """Return the range of `name`'s slope, read off a grid of `points` values up to +-`limit`."""
-    slope_of = get_activation(name).derivative
+    slope_of = _slope_of(name)
     limit = require_real("limit", limit, minimum=0.0, exclusive=True)
     points = require_integer("points", points, minimum=3)
     z = np.linspace(-limit, limit, points)
@@ -119,7 +123,7 @@ def predict_climb_time(name: str, depth: float, *, points: int = 20_001) -> floa
     depth = require_real("depth", depth, minimum=0.0, exclusive=True)
     points = require_integer("points", points, minimum=3)
     z = np.linspace(-depth, 0.0, points)
-    slopes = get_activation(name).derivative(z)
+    slopes = _slope_of(name)(z)
     if np.any(slopes[:-1] <= 0.0):
         return float("inf")
     return float(np.trapezoid(1.0 / slopes, z))
@@ -136,10 +140,11 @@ def measure_climb_times(
         learning_rate: > 0.
         max_steps: after so many steps a unit that is still below 0 is counted as never arriving.
     """
-    slope_of = get_activation(name).derivative
-    if len(depths) == 0:
-        raise ValueError("`depths` (=[]) must hold at least one depth.")
-    depths = np.array([require_real("depths", k, minimum=0.0, exclusive=True) for k in depths])
+    slope_of = _slope_of(name)
+    depths = np.array([
+        require_real(f"depths[{k}]", depth, minimum=0.0, exclusive=True)
+        for k, depth in enumerate(require_sequence("depths", depths, of="depths"))
+    ])  # fmt: skip
     learning_rate = require_real("learning_rate", learning_rate, minimum=0.0, exclusive=True)
     z, counted = -depths, np.full(len(depths), np.inf)
     for step in range(1, require_integer("max_steps", max_steps, minimum=1) + 1):

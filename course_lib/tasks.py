@@ -14,8 +14,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from course_lib._validation import require_choice, require_integer, require_real, require_seed
+from course_lib._validation import (
+    require_array,
+    require_choice,
+    require_integer,
+    require_real,
+    require_seed,
+    require_type,
+)
 from course_lib.data import load_digits_split
+from course_lib.sequence_losses import check_sequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +50,23 @@ class SequenceTask:
     baseline_loss: float
     baseline_accuracy: float | None = None
     scored_steps: int = 1
+
+    def __post_init__(self) -> None:
+        require_type("name", self.name, str)
+        n_out = require_integer("n_out", self.n_out, minimum=1)
+        x = require_array("x", self.x, ndim=3)
+        x, y = check_sequences(
+            x, self.y, loss=self.loss, over=self.over, n_in=x.shape[2], n_out=n_out
+        )
+        require_real("baseline_loss", self.baseline_loss)
+        if self.baseline_accuracy is not None:
+            require_real("baseline_accuracy", self.baseline_accuracy, minimum=0.0, maximum=1.0)
+        if require_integer("scored_steps", self.scored_steps, minimum=1) > self.length:
+            raise ValueError(
+                f"`scored_steps` (={self.scored_steps}) must be at most {self.length}, all steps."
+            )
+        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "y", y)
 
     @property
     def length(self) -> int:

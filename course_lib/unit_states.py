@@ -18,7 +18,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from course_lib._validation import require_array, require_integer, require_real
+from course_lib._validation import (
+    require_array,
+    require_integer,
+    require_real,
+    require_sequence,
+)
 from course_lib.activations import get_activation
 
 
@@ -147,14 +152,16 @@ def count_idle_units(
         preactivations: one array of shape (inputs, units) per layer, the same inputs in each.
         counts: increasing numbers of inputs, each from 1 to the number given.
     """
-    if len(preactivations) == 0:
-        raise ValueError("`preactivations` (=[]) must hold at least one layer.")
     layers = [
-        require_array(f"preactivations[{k}]", z, ndim=2) for k, z in enumerate(preactivations)
+        require_array(f"preactivations[{k}]", z, ndim=2)
+        for k, z in enumerate(require_sequence("preactivations", preactivations, of="arrays"))
     ]
-    counts = [require_integer(f"counts[{k}]", n, minimum=1) for k, n in enumerate(counts)]
-    if not counts or counts != sorted(set(counts)):
-        raise ValueError(f"`counts` (={counts}) must be increasing and not empty.")
+    counts = [
+        require_integer(f"counts[{k}]", n, minimum=1)
+        for k, n in enumerate(require_sequence("counts", counts, of="numbers of inputs"))
+    ]
+    if counts != sorted(set(counts)):
+        raise ValueError(f"`counts` (={counts}) must be increasing.")
     for k, z in enumerate(layers):
         if len(z) < counts[-1] or len(z) != len(layers[0]):
             raise ValueError(

@@ -135,7 +135,7 @@ def test_sweep_replaces_the_bias_of_either_framework():
         (lambda: gate_bias(0.0), r"`gate` \(=0.0\) must be > 0"),
         (lambda: required_gate(1.0, steps=3), r"`keep` \(=1.0\) must be < 1"),
         (lambda: required_gate(0.5, steps=0), r"`steps` \(=0\) must be an integer >= 1"),
-        (lambda: feedback_lstm(forget=1.0, factor=1.0), r"`gate` \(=1.0\)"),
+        (lambda: feedback_lstm(forget=1.0, factor=1.0), r"`forget` \(=1.0\)"),
         (lambda: feedback_lstm(forget=0.5, factor=1.0, hidden=0), r"`hidden` \(=0\)"),
         (lambda: summarize_memory([], steps=3, seed=0), "at least one"),
         (
