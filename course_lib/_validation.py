@@ -106,6 +106,24 @@ def require_sequence(name: str, value: object, *, of: str, empty: bool = False) 
     return value
 
 
+def require_instances(name: str, value: object, kind: type) -> Sequence:
+    """Return `value` if it is a list of at least one instance of `kind`."""
+    for k, entry in enumerate(require_sequence(name, value, of=f"{kind.__name__}s")):
+        require_type(f"{name}[{k}]", entry, kind)
+    return value
+
+
+def require_labelled_lists(name: str, value: object, kind: type) -> Mapping:
+    """Return `value` if it maps at least one label to a list of instances of `kind`."""
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(
+            f"`{name}` (={value!r}) must map at least one label to {kind.__name__}s."
+        )
+    for label, entries in value.items():
+        require_instances(f"{name}[{label!r}]", entries, kind)
+    return value
+
+
 def require_labelled(name: str, value: object, kind: type) -> Mapping:
     """Return `value` if it maps at least one label to instances of `kind`."""
     if not isinstance(value, Mapping) or not value:

@@ -8,6 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Rectangle
 
+from course_lib._validation import (
+    require_array,
+    require_instances,
+    require_labelled,
+    require_labelled_lists,
+    require_real,
+)
 from course_lib.clipped_training import ClippedRun
 from course_lib.clipping import ClipReport, clip_by_global_norm, clip_by_value
 from course_lib.learning_rate import QuadraticDescent, SpikeResponse
@@ -37,9 +44,8 @@ def plot_clip_regions(gradient: np.ndarray, limit: float, *, ax: Axes | None = N
         limit: half the side of the square and radius of the circle.
         ax: where to draw; a new figure if None.
     """
-    gradient = np.asarray(gradient, dtype=np.float64)
-    if gradient.shape != (2,):
-        raise ValueError(f"`gradient` (shape {gradient.shape}) must have shape (2,).")
+    gradient = require_array("gradient", gradient, shape=(2,))
+    limit = require_real("limit", limit, minimum=0.0, exclusive=True)
     ax = new_axes(ax, size=(6.4, 3.4))
     ax.add_patch(Rectangle((-limit, -limit), 2 * limit, 2 * limit, fill=False,
                            edgecolor=VERMILLION, linestyle="--"))  # fmt: skip
@@ -69,8 +75,7 @@ def plot_clip_norms(reports: Sequence[ClipReport], *, ax: Axes | None = None) ->
         reports: results of `measure_clipping` for the same gradient, one or more ways.
         ax: where to draw; a new figure if None.
     """
-    if len(reports) == 0:
-        raise ValueError("`reports` (=[]) must hold at least one ClipReport.")
+    require_instances("reports", reports, ClipReport)
     ax = new_axes(ax)
     places = np.arange(len(reports[0].names))
     before = reports[0].norms_before
@@ -99,8 +104,7 @@ def plot_final_losses(
         runs: label -> runs with different limits; one of them may be without clipping.
         ax: where to draw; a new figure if None.
     """
-    if not isinstance(runs, Mapping) or not runs:
-        raise ValueError(f"`runs` (={runs!r}) must map at least one label to runs.")
+    require_labelled_lists("runs", runs, ClippedRun)
     ax = new_axes(ax)
     for k, (label, group) in enumerate(runs.items()):
         color = CYCLE[k % len(CYCLE)]
@@ -129,8 +133,7 @@ def plot_spike_responses(
         before: how many steps before the spike to show.
         ax: where to draw; a new figure if None.
     """
-    if not isinstance(responses, Mapping) or not responses:
-        raise ValueError(f"`responses` (={responses!r}) must map at least one label to a result.")
+    require_labelled("responses", responses, SpikeResponse)
     ax = new_axes(ax)
     for k, (label, response) in enumerate(responses.items()):
         spike = response.spike
@@ -159,8 +162,7 @@ def plot_descents(
         ceiling: top of the axis; its inverse is the bottom.
         ax: where to draw; a new figure if None.
     """
-    if not isinstance(descents, Mapping) or not descents:
-        raise ValueError(f"`descents` (={descents!r}) must map at least one label to a result.")
+    require_labelled("descents", descents, QuadraticDescent)
     ax = new_axes(ax)
     for k, (label, descent) in enumerate(descents.items()):
         color = CYCLE[k % len(CYCLE)]

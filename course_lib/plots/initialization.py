@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from course_lib._validation import require_array, require_integer
+from course_lib._validation import require_array, require_integer, require_labelled
 from course_lib.initialization import weight_variance
 from course_lib.plots.style import CYCLE, INK, THEORY, label_line, new_axes
 from course_lib.signal_propagation import SignalProfile
@@ -26,8 +26,7 @@ def plot_signal_profiles(profiles: Mapping[str, SignalProfile], *, every: int = 
         profiles: label -> result of `measure_signal`; networks of one depth.
         every: draw a marker in each `every`-th layer.
     """
-    if not isinstance(profiles, Mapping) or not profiles:
-        raise ValueError(f"`profiles` (={profiles!r}) must map at least one label to a profile.")
+    require_labelled("profiles", profiles, SignalProfile)
     every = require_integer("every", every, minimum=1)
     figure, panels = plt.subplots(1, 2, figsize=(7.2, 4.2), layout="constrained")
     forward, backward = (new_axes(ax) for ax in panels)

@@ -10,6 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from course_lib._validation import (
+    require_instances,
+    require_labelled,
+    require_real,
+    require_type,
+)
 from course_lib.jacobians import ProductGrowth
 from course_lib.plots.style import (
     BLUE,
@@ -29,11 +35,6 @@ OUTCOME_COLORS = ("#dddddd", SKY, VERMILLION)
 """Colors of `course_lib.stability_map.OUTCOMES`, in that order."""
 
 
-def _require_labelled(name: str, results: object) -> None:
-    if not isinstance(results, Mapping) or not results:
-        raise ValueError(f"`{name}` (={results!r}) must map at least one label to a result.")
-
-
 def _finite(values: np.ndarray) -> np.ndarray:
     """Return `values` with everything that a logarithmic axis cannot show as NaN."""
     values = np.asarray(values, dtype=np.float64)
@@ -51,6 +52,8 @@ def plot_stretching(
             first norm on.
         ax: where to draw; a new figure if None.
     """
+    require_type("growth", growth, ProductGrowth)
+    typical = require_real("typical", typical, minimum=0.0)
     ax = new_axes(ax)
     counts = np.arange(1, growth.count + 1)
     lines = (
@@ -132,7 +135,7 @@ def plot_run_comparison(
         thresholds: drawn as dashed lines in the right panel.
         ceiling: the top of both panels; a run that explodes leaves them there.
     """
-    _require_labelled("runs", runs)
+    require_labelled("runs", runs, MonitoredRun)
     figure, panels = plt.subplots(1, 2, figsize=(7.2, 3.6), layout="constrained")
     loss_axes, norm_axes = (new_axes(ax) for ax in panels)
     for k, (label, run) in enumerate(runs.items()):
@@ -167,7 +170,7 @@ def plot_norm_distributions(
         threshold: drawn as a dashed line.
         ax: where to draw; a new figure if None.
     """
-    _require_labelled("norms", norms)
+    require_labelled("norms", norms, np.ndarray)
     ax = new_axes(ax)
     logs = {label: np.log10(v[np.isfinite(v) & (v > 0)]) for label, v in norms.items()}
     everything = np.concatenate([v.ravel() for v in logs.values()])
@@ -186,8 +189,7 @@ def plot_norm_distributions(
 
 def plot_stability_maps(maps: Sequence[StabilityMap]) -> Figure:
     r"""Plot maps of converge and diverge side by side, with the line $2/\lambda_{max}$."""
-    if len(maps) == 0:
-        raise ValueError("`maps` (=[]) must hold at least one StabilityMap.")
+    require_instances("maps", maps, StabilityMap)
     figure, panels = plt.subplots(
         1, len(maps), figsize=(1.0 + 2.3 * len(maps), 3.6), sharey=True, squeeze=False,
         layout="constrained",
@@ -211,6 +213,7 @@ def plot_stability_maps(maps: Sequence[StabilityMap]) -> Figure:
 
 def plot_overflow(run: MonitoredRun, *, ax: Axes | None = None) -> Axes:
     """Plot loss, global norm and weight norm of one run up to the top of its precision."""
+    require_type("run", run, MonitoredRun)
     ax = new_axes(ax)
     for values, text, color, place, offset, side in (
         (run.losses, "loss", VERMILLION, 0.8, (-8, 6), "right"),

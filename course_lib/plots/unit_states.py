@@ -9,6 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from course_lib._validation import (
+    require_instances,
+    require_labelled_lists,
+    require_real,
+    require_sequence,
+    require_type,
+)
 from course_lib.dying_units import DeathSweep
 from course_lib.plots.style import (
     BLUE,
@@ -36,6 +43,10 @@ def plot_slope_families(
         panels: for each panel the sampled curves, and for each curve the place of its name:
             the z of the point it names, and the offset of the text in points.
     """
+    for k, panel in enumerate(require_sequence("panels", panels, of="panels")):
+        if len(require_sequence(f"panels[{k}]", panel, of="curves and places")) != 2:
+            raise ValueError(f"`panels[{k}]` (length {len(panel)}) must be curves and places.")
+        require_type(f"panels[{k}][0]", panel[0], ActivationCurves)
     figure, axes = plt.subplots(
         1, len(panels), figsize=(7.0, 3.4), sharey=True, layout="constrained", squeeze=False
     )
@@ -56,6 +67,7 @@ def plot_slope_families(
 
 def plot_unit_ranges(states: UnitStates, *, ax: Axes | None = None) -> Axes:
     """Plot each unit's range of preactivations as a bar, sorted, colored by the unit's state."""
+    require_type("states", states, UnitStates)
     ax = new_axes(ax)
     order = np.argsort(states.highest + states.lowest, kind="stable")
     colors = np.where(states.dead, VERMILLION, np.where(states.always_on, GREEN, BLUE))[order]
@@ -79,6 +91,7 @@ def plot_unit_ranges(states: UnitStates, *, ax: Axes | None = None) -> Axes:
 
 def plot_idle_counts(counts: IdleCounts, *, ax: Axes | None = None) -> Axes:
     """Plot the share of units that never fire, against the number of inputs looked at."""
+    require_type("counts", counts, IdleCounts)
     ax = new_axes(ax)
     for k, idle in enumerate(counts.idle):
         color = CYCLE[k % len(CYCLE)]
@@ -99,6 +112,7 @@ def plot_death_sweep(sweep: DeathSweep, *, ax: Axes | None = None) -> Axes:
 
     The dotted line of the same color is the share before training; thin marks are single seeds.
     """
+    require_type("sweep", sweep, DeathSweep)
     ax = new_axes(ax)
     for k, bias in enumerate(sweep.biases):
         color = CYCLE[k % len(CYCLE)]
@@ -118,8 +132,7 @@ def plot_death_sweep(sweep: DeathSweep, *, ax: Axes | None = None) -> Axes:
 
 def plot_climb_times(climbs: Sequence[ClimbTimes], *, ax: Axes | None = None) -> Axes:
     """Plot the steps from -k to 0: counted as markers, the integral as thin lines."""
-    if len(climbs) == 0:
-        raise ValueError("`climbs` (=[]) must hold at least one ClimbTimes.")
+    require_instances("climbs", climbs, ClimbTimes)
     ax = new_axes(ax)
     for k, climb in enumerate(climbs):
         color = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)[k % 5]
@@ -145,8 +158,8 @@ def plot_shifted_training(
         target: the accuracy that counts as learned. A run that never reached it has an open
             marker beyond the dashed line.
     """
-    if not isinstance(runs, Mapping) or not runs:
-        raise ValueError(f"`runs` (={runs!r}) must map at least one label to ShiftedTrainings.")
+    require_labelled_lists("runs", runs, ShiftedTraining)
+    target = require_real("target", target, minimum=0.0, maximum=1.0)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(7.0, 3.9), sharey=True, layout="constrained", width_ratios=(3, 2)
     )

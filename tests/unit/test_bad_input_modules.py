@@ -4,6 +4,7 @@ import inspect
 import runpy
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from course_lib import (
     learning_rate,
     matrix_powers,
     memory,
+    plots,
     recovery,
     recurrent_cures,
     recurrent_results,
@@ -339,3 +341,26 @@ def test_the_table_leaves_no_public_function_out(module):
 
 def test_only_what_exists_goes_unchecked():
     assert set().union(*map(functions_of, modules())) >= UNCHECKED.keys()
+
+
+PLOTS = [name for name in plots.__all__ if inspect.isfunction(getattr(plots, name))]
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_of_nonsense_names_what_it_cannot_draw(name):
+    function = getattr(plots, name)
+    needed = [p.name for p in inspect.signature(function).parameters.values()
+              if p.default is p.empty and p.kind is not p.VAR_KEYWORD]  # fmt: skip
+    faults = []
+    for label, value in {**TABLE["NEVER"], **TABLE["THING"]}.items() if needed else ():
+        try:
+            function(**dict.fromkeys(needed, value))
+        except (TypeError, ValueError) as error:
+            if not any(f"`{argument}" in str(error) for argument in needed):
+                faults.append(f"{label}: {type(error).__name__}: {error}")
+        except Exception as error:
+            faults.append(f"{label}: {type(error).__name__}: {error}")
+        else:
+            faults.append(f"{label}: accepted")
+    plt.close("all")
+    assert faults == []
