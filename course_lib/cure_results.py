@@ -12,7 +12,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from course_lib._validation import require_array, require_choice, require_sequence, require_type
+from course_lib._validation import (
+    require_array,
+    require_choice,
+    require_function,
+    require_instances,
+    require_real,
+)
 
 DECADES = 2.0
 """Change of the activation gradient between the last hidden layer (the last step) and the first,
@@ -243,12 +249,12 @@ def count_alarms(
         alarm: which seeds of a trial are flagged, booleans of shape (S,).
         learned: the accuracy above which a network counts as healthy.
     """
-    require_sequence("trials", trials, of="CureTrials")
-    if not callable(alarm):
-        raise TypeError(f"`alarm` (={alarm!r}) must be a function of a CureTrial.")
+    require_instances("trials", trials, CureTrial)
+    alarm = require_function("alarm", alarm)
+    learned = require_real("learned", learned, minimum=0.0, maximum=1.0)
     sick = found = healthy = accused = 0
-    for k, trial in enumerate(dict.fromkeys(trials)):
-        well = require_type(f"trials[{k}]", trial, CureTrial).accuracies > learned
+    for trial in dict.fromkeys(trials):
+        well = trial.accuracies > learned
         flags = np.asarray(alarm(trial), dtype=bool)
         sick, healthy = sick + int(np.sum(~well)), healthy + int(np.sum(well))
         found, accused = found + int(np.sum(flags & ~well)), accused + int(np.sum(flags & well))

@@ -139,7 +139,8 @@ def compare_remedies(
         remedies: some of `REMEDIES`.
     """
     require_labelled("runs", runs, FinishedRun)
-    require_sequence("remedies", remedies, of="names")
+    for k, remedy in enumerate(require_sequence("remedies", remedies, of="names")):
+        require_choice(f"remedies[{k}]", remedy, REMEDIES)
     treated = [[treat(run, remedy) for remedy in remedies] for run in runs.values()]
     befores = list(runs.values())
     return RemedyTable(

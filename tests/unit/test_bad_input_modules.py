@@ -12,14 +12,17 @@ from course_lib import (
     clipped_training,
     clipping,
     contributions,
+    cure_results,
     cures,
     data,
+    digit_runs,
     dying_units,
     echo,
     gates,
     gradient_histograms,
     growth_in_time,
     learning_rate,
+    lecture_checks,
     matrix_powers,
     memory,
     plots,
@@ -28,6 +31,7 @@ from course_lib import (
     recurrent_results,
     recurrent_specs,
     reference,
+    remedies,
     repairs,
     sequence_losses,
     signal_propagation,
@@ -37,6 +41,7 @@ from course_lib import (
     stretching,
     tasks,
     time_contributions,
+    triage,
     unit_states,
     unlabelled_runs,
 )
@@ -62,6 +67,9 @@ TRAINED = dict(
     clip_norm=("optional above zero", 1.0),
 )
 RUNS = unlabelled_runs.draw_runs(seed=0)
+RUN_SPEC = digit_runs.RunSpec(TABLE["specs"].NetworkSpec(64, 4, 3, n_out=10), 0.1, seed=0)
+FINISHED = digit_runs.perform_run(RUN_SPEC)
+TRIAL = cures.measure_trial(RECIPE, DIGITS, seeds=[0], steps=0, batch_size=2)
 NUMBERS = {**WORD, "None": None, "number": 1.5, "nan": [np.nan], "words": ["a"],
            "deep": [[1.0]]}  # fmt: skip
 TABLE["KINDS"] |= {
@@ -284,6 +292,33 @@ CALLS = [  # function, argument -> (kind, a value that is right, what else is wr
         name=("text", "a task"), x=("inputs of any width", SEQUENCES), y=("targets", TABLE["Y"]),
         loss=("name", "mean_squared_error"), over=("name", "last"), n_out=("size", 2),
         baseline_loss=("number", 0.5))),
+    (digit_runs.RunSpec, dict(
+        network=("record", RUN_SPEC.network, {"small": SPEC}), learning_rate=("above zero", 0.1),
+        **SEED, input_scale=("above zero", 1.0), input_shift=("number", 0.0),
+        loss_scale=("above zero", 1.0), silenced_layer=("optional size", 1, {"far": 99}),
+        silenced_share=("from zero", 0.5, {"two": 2.0}), clip_norm=("optional above zero", 1.0))),
+    *((function, dict(spec=("record", RUN_SPEC))) for function in (
+        digit_runs.draw_run_weights, digit_runs.load_run_data, digit_runs.perform_run)),
+    (remedies.treat, dict(run=("record", FINISHED), remedy=("name", "clip"))),
+    (remedies.is_cured, dict(run=("record", FINISHED))),
+    (remedies.compare_remedies, dict(
+        runs=("record", {"a": FINISHED}), remedies=("names", ["clip"]))),
+    (triage.triage, dict(record=("record", FINISHED.record))),
+    (lecture_checks.rescale_loss, dict(
+        record=("record", FINISHED.record), factor=("above zero", 2.0))),
+    (lecture_checks.judge_runs, dict(
+        runs=("record", {"a": FINISHED.record}), causes=("names", ["healthy"]),
+        checks=("record", lecture_checks.LECTURE_CHECKS))),
+    (lecture_checks.sweep_units, dict(
+        runs=("record", {"a": FINISHED.record}), causes=("names", ["healthy"]),
+        factors=("rates", [1.0], {"falling": [2.0, 1.0]}))),
+    (cure_results.judge_change, dict(
+        before=("numbers", [0.1, 0.2]), after=("numbers", [0.3, 0.4]))),
+    (cure_results.judge_pair, dict(
+        first=("numbers", [0.1]), second=("numbers", [0.3]), both=("numbers", [0.3]))),
+    (cure_results.count_alarms, dict(
+        trials=("record", [TRIAL]), alarm=("function", lambda trial: trial.grad_norms < 1),
+        learned=("from zero", 0.3, {"two": 2.0}))),
 ]  # fmt: skip
 UNCHECKED = {  # what the table does not hold, and why
     "measure_norm": "the inside of loops, and of anything that has a number",
