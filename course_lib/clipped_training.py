@@ -65,7 +65,8 @@ class ClippedRun:
         return 0.0 if self.clip_norm is None else self.fraction_above(self.clip_norm)
 
     def fraction_above(self, limit: float) -> float:
-        """Return the fraction of steps whose global norm is above `limit`."""
+        """Return the fraction of steps whose global norm is above `limit`, > 0."""
+        limit = require_real("limit", limit, minimum=0.0, exclusive=True)
         return float(np.mean(~(self.grad_norms <= limit)))
 
     def describe(self) -> str:

@@ -56,7 +56,8 @@ class ShiftedTraining:
     slopes: np.ndarray = field(repr=False)
 
     def steps_to(self, accuracy: float) -> float:
-        """Return the first recorded step with at least this accuracy; inf if there is none."""
+        """Return the first recorded step with at least this accuracy, 0 to 1; inf if none has."""
+        accuracy = require_real("accuracy", accuracy, minimum=0.0, maximum=1.0)
         reached = np.flatnonzero(self.accuracies >= accuracy)
         return float(self.steps[reached[0]]) if len(reached) else float("inf")
 

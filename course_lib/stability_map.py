@@ -50,7 +50,8 @@ class StabilityMap:
     steps: int
 
     def share(self, outcome: str) -> float:
-        """Return the fraction of the map's runs with this outcome."""
+        """Return the fraction of the map's runs with this outcome, one of `OUTCOMES`."""
+        require_choice("outcome", outcome, OUTCOMES)
         return float(np.mean(self.outcomes == OUTCOMES.index(outcome)))
 
     @property

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from course_lib._validation import require_integer
+from course_lib._validation import require_integer, require_real
 from course_lib.recurrent_results import RecurrentFlow
 from course_lib.results import format_number
 
@@ -53,7 +53,11 @@ class TimeContributions:
         return float(self.norms[-count:].sum() / self.norms.sum())
 
     def needed_steps(self, *, error: float = 0.01) -> int:
-        """Return the smallest k whose last k terms miss the whole gradient by at most `error`."""
+        """Return the smallest k whose last k terms miss the whole gradient by `error` or less.
+
+        `error` is relative to the whole, > 0.
+        """
+        error = require_real("error", error, minimum=0.0, exclusive=True)
         bad = np.flatnonzero(self.truncation_errors > error)
         return 1 if len(bad) == 0 else int(bad[-1]) + 2
 

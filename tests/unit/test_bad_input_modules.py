@@ -81,6 +81,7 @@ TABLE["KINDS"] |= {
     "sizes": {**NUMBERS, "zero": [0], "half": [1.5], "minus": [-1]},
     "seeds": {**NUMBERS, "half": [1.5], "minus": [-1]},
     "names": {**WORD, "None": None, "number": 1.5, "numbers": [1.0], "words": ["abc"]},
+    "cure": {**WORD, "None": None, "number": 1.5},
     "names or none": {**WORD, "None": None, "number": 1.5, "numbers": [1.0], "words": ["abc"]},
     "tensors by name": {**WORD, "None": None, "number": 1.5, "words": {"w": "a"}},
     "tensors": {**WORD, "None": None, "number": 1.5, "words": ["a"]},
@@ -99,7 +100,13 @@ MEANT = {  # what an argument of this kind may be, though no other may
     "tensors": {"ragged"},  # two vectors of different length
     "tensors by name": {"mapping"},  # a number by its name
     "names or none": {"empty list", "empty array"},
+    "cure": {"empty word"},  # untreated
 }
+CURE_TABLE = cure_results.CureTable(
+    ("dead",), ("Adam",), {("dead", ""): TRIAL, ("dead", "Adam"): TRIAL})
+REMEDY_TABLE = remedies.compare_remedies({"a": FINISHED}, remedies=["clip"])
+RECURRENT_MODEL = reference.build_recurrent(RECURRENT, NETWORK)
+CONNECTED = reference.connectivity(RECURRENT_MODEL, SEQUENCES)
 SIZES = dict(sizes=("sizes", [3, 4, 2]), activation=("name", "tanh"), init=("name", "normal"),
              gain=("from zero", 1.0))  # fmt: skip
 SEED = dict(seed=("integer", 0))
@@ -319,6 +326,31 @@ CALLS = [  # function, argument -> (kind, a value that is right, what else is wr
     (cure_results.count_alarms, dict(
         trials=("record", [TRIAL]), alarm=("function", lambda trial: trial.grad_norms < 1),
         learned=("from zero", 0.3, {"two": 2.0}))),
+    # --- methods of results ---
+    (CURE_TABLE.trial, dict(patient=("name", "dead"), cure=("cure", "Adam"))),
+    (CURE_TABLE.row, dict(patient=("name", "dead"), cure=("cure", "Adam"))),
+    (CURE_TABLE.verdict, dict(patient=("name", "dead"), cure=("cure", "Adam"))),
+    (REMEDY_TABLE.find, dict(run=("name", "a"), remedy=("name", "clip"))),
+    (REMEDY_TABLE.cures, dict(run=("name", "a"))),
+    (echo.EchoCurve("NumPy", np.array([1]), np.array([0.9])).span, dict(
+        accuracy=("from zero", 0.9, {"two": 2.0}))),
+    (clipped_training.train_clipped(MODEL, X, LABELS, learning_rates=[0.1]).fraction_above, dict(
+        limit=("above zero", 1.0))),
+    (matrix_powers.recurrent_bounds(np.eye(2)).log10_bound, dict(steps=("integer", 1))),
+    (memory.summarize_memory([NETWORK], steps=3, seed=0).median, dict(name=("name", "whole"))),
+    (memory.sweep_gate_bias(RECURRENT, [0.0], steps=3, draws=1, seed=0).medians, dict(
+        name=("name", "whole"))),
+    (CONNECTED.reach, dict(fraction=("share", 0.01))),
+    (NETWORK.gate_rows, dict(gate=("name", "f"))),
+    (stability_map.map_stability(
+        depth=2, learning_rates=[0.1], scales=[1.0], width=2, count=2, steps=2, seed=0).share,
+     dict(outcome=("name", "converged"))),
+    (time_contributions.time_contributions(PLAIN_FLOW).share_of_last, dict(count=("size", 1))),
+    (time_contributions.time_contributions(PLAIN_FLOW).needed_steps, dict(
+        error=("above zero", 0.01))),
+    (recovery.train_shifted(DIGITS, "ReLU", 1.0, width=2, steps=1, batch_size=2, seed=0).steps_to,
+     dict(accuracy=("from zero", 0.5, {"two": 2.0}))),
+    (RECURRENT_MODEL.forward, dict(x=("inputs", SEQUENCES))),
 ]  # fmt: skip
 UNCHECKED = {  # what the table does not hold, and why
     "measure_norm": "the inside of loops, and of anything that has a number",
