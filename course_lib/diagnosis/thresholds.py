@@ -22,8 +22,10 @@ CHANCE = 2.5
 INPUTS_WARNING = 30.0
 """Root mean square of the first layer's output. Standardized inputs and weights drawn for them
 give about 1; pixels from 0 to 255 give a hundred."""
-RESCALED = 0.7
-"""Decades by which one layer's factors differ from the usual layer's: five times."""
+RESCALED = 0.6
+"""Decades by which one layer's factors differ from the usual layer's: four times. Of 300 sound
+networks of random widths, depths, activations and rules, none has a layer that would be named at
+three times."""
 RESCALED_OUTRIGHT = 1.3
 """Decades by which a layer may multiply both the signal and its gradient, whatever the others do:
 twenty times. Of 156 public networks with random weights, one reaches 1.1, the others 0.9."""
