@@ -64,11 +64,21 @@ def test_gradient_flow(framework, activation, depth, loss, dtype):
         assert all(array.dtype == dtype for array in getattr(found, name))
 
 
+def elu_of_pytorch_keeps_small_numbers():
+    """Whether PyTorch computes ELU by expm1; PyTorch 2.6 takes 1 from exp(z)."""
+    import torch
+
+    small = torch.tensor(-1e-12, dtype=torch.float64)
+    return torch.nn.functional.elu(small).item() == pytest.approx(-1e-12, rel=1e-10, abs=0)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_signal_that_fades_keeps_its_digits(framework, activation, dtype):
     """Small preactivations: what is computed as the difference of two numbers near 1 is lost."""
+    if (framework, activation) == (pytorch, "elu") and not elu_of_pytorch_keeps_small_numbers():
+        pytest.skip("this PyTorch's own ELU loses them")
     spec = NetworkSpec(8, 16, 25, 4, activation, activation, init="lecun_normal", gain=0.5)
     weights = draw_weights(spec, seed=3)
     x = np.random.default_rng(0).normal(size=(4, 8))
