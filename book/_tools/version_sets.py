@@ -15,6 +15,7 @@ import re
 import subprocess
 import tomllib
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,12 +78,17 @@ def requirements_of(name: str, root: Path = ROOT) -> list[str]:
     return pinned + [package for package in bounds if package not in COLAB]
 
 
+def today() -> str:
+    """The day, as 2026-08-01."""
+    return date.today().isoformat()
+
+
 def make_environment(name: str, folder: Path, root: Path = ROOT) -> Path:
     """Make a virtual environment that holds the set, and return its Python.
 
-    One that was made from the same list is used again, except for the newest releases, which are
-    others every day. `PYTHON_UNDER_TEST` names the Python to make it with; otherwise pythonX.Y is
-    looked for.
+    One that was made from the same list is used again; the newest releases, which are others
+    tomorrow, on the same day: so notebooks and tests meet the same ones. `PYTHON_UNDER_TEST` names
+    the Python to make it with; otherwise pythonX.Y is looked for.
 
     Raises:
         ValueError: if there is no such Python.
@@ -90,8 +96,8 @@ def make_environment(name: str, folder: Path, root: Path = ROOT) -> Path:
     base = os.environ.get("PYTHON_UNDER_TEST") or f"python{SETS[name].python}"
     python, stamp = folder / "bin" / "python", folder / "set.txt"
     wanted = requirements_of(name, root)
-    listed = "\n".join([base, *wanted])
-    if name != "newest" and stamp.is_file() and stamp.read_text(encoding="utf-8") == listed:
+    listed = "\n".join([base, *wanted, *([today()] if name == "newest" else [])])
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == listed:
         return python
     try:
         subprocess.run([base, "-m", "venv", "--clear", str(folder)], check=True)

@@ -206,7 +206,7 @@ def test_anything_but_a_lower_bound_is_refused(requirement):
 
 
 def test_an_environment_is_made_once_from_one_list(tmp_path, monkeypatch):
-    """The newest releases are asked for every time; a pinned set is used again."""
+    """The newest releases are asked for once a day; a pinned set is used again."""
     base = tmp_path / "base"
     made = '#!/bin/sh\\necho "$@" >> "$(dirname "$0")/../../log"\\n'
     base.write_text(
@@ -215,9 +215,11 @@ def test_an_environment_is_made_once_from_one_list(tmp_path, monkeypatch):
     )
     base.chmod(0o755)
     monkeypatch.setenv("PYTHON_UNDER_TEST", str(base))
+    days = ("2026-08-01", "2026-08-01", "2026-08-02")
     for name, times in (("lowest", 1), ("newest", 2)):
         folder = tmp_path / name / "env"
-        for _ in range(2):
+        for day in days:
+            monkeypatch.setattr(version_sets, "today", lambda day=day: day)
             python = version_sets.make_environment(name, folder)
             assert python == folder / "bin" / "python"
         log = (tmp_path / name / "log").read_text().splitlines()
