@@ -35,7 +35,8 @@ def check_connections(record: FlowRecord) -> list[Finding]:
     """Return what is wrong between the parameters and the loss."""
     if len(record) == 0:
         return []
-    return [*check_zeros(record), *check_missing(record), *check_frozen(record)]
+    return [*check_zeros(record), *check_missing(record), *check_frozen(record),
+            *check_unmoved(record)]  # fmt: skip
 
 
 def check_zeros(record: FlowRecord) -> list[Finding]:
@@ -201,5 +202,34 @@ def check_frozen(record: FlowRecord) -> list[Finding]:
             "They stay as they are, though layers before them are trained." if odd
             else "They stay as they are.",
             "requires_grad (PyTorch) or trainable (Keras), unless that is meant.",
+        )
+    ]  # fmt: skip
+
+
+def check_unmoved(record: FlowRecord) -> list[Finding]:
+    """Return a finding if matrices get a gradient like others' and never move, while these do.
+
+    Where the gradient is a thousand times smaller than the usual one, it may be rounded away.
+    """
+    ratios, grads = np.nan_to_num(record.update_ratios), np.nan_to_num(record.weight_grad_norms)
+    moved = np.any(ratios > 0, axis=1)
+    moving = np.any(ratios > 0, axis=0)
+    if moved.sum() < 2:
+        return []
+    least = 1e-3 * np.median(grads[moved][:, moving])
+    stuck = [
+        p for p, rank in enumerate(record.parameter_ranks)
+        if rank >= 2 and record.trainable[p] and record.weight_norms[0, p] > 0
+        and not moving[p] and np.all(grads[moved, p] > least)
+    ]  # fmt: skip
+    if not stuck:
+        return []
+    return [
+        Finding(
+            "not_updated", "warning", f"{len(stuck)} weight matrices get a gradient and never move",
+            record.parameters[stuck[0]], 0.0, 0.0,
+            "The optimizer does not hold them, or its rate for them is 0, or what it adds is "
+            "rounded away.",
+            "all parameters for the optimizer; what is meant to stay, frozen.",
         )
     ]  # fmt: skip

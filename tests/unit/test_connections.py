@@ -166,6 +166,24 @@ def test_scales_and_tables_without_a_choice_are_a_note():
     assert both == [("warning", "zero_gradient", "a.qkv.weight")]
 
 
+@pytest.mark.parametrize("rule", [
+    lambda parameters: torch.optim.Adam(parameters[4:]),
+    lambda parameters: torch.optim.SGD([{"params": parameters[:4], "lr": 0.0},
+                                        {"params": parameters[4:]}], lr=0.1),
+    torch.optim.Adam,
+])  # fmt: skip
+def test_what_gets_a_gradient_and_is_not_handed_to_the_optimizer_is_named(rule):
+    torch.manual_seed(0)
+    parts = [part for _ in range(3) for part in (nn.Linear(8, 8), nn.Tanh())]
+    report = diagnose_pytorch(
+        nn.Sequential(*parts, nn.Linear(8, 4)), torch.from_numpy(X), torch.from_numpy(Y),
+        loss=nn.functional.cross_entropy, steps=3, optimizer=lambda p: rule(list(p)),
+    )  # fmt: skip
+    told = [(f.severity, f.where) for f in report.findings if f.code == "not_updated"]
+    assert told == ([] if rule is torch.optim.Adam else [("warning", "0.weight")])
+    assert report.codes == (() if rule is torch.optim.Adam else ("not_updated",))
+
+
 @pytest.mark.parametrize("stop", [torch.detach, lambda h: 0 * h])
 def test_the_last_layer_that_gets_no_gradient_is_named_besides_the_first(stop):
     torch.manual_seed(0)
