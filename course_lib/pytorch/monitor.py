@@ -81,6 +81,8 @@ class GradientFlowMonitor:
             raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
         if hasattr(model, "_orig_mod"):
             raise ValueError("`model` (a compiled module) must be the module before torch.compile.")
+        if not (scaler is None or isinstance(scaler, torch.amp.GradScaler)):
+            raise TypeError(f"`scaler` (={scaler!r}) must be a torch.amp.GradScaler or None.")
         self.model, self.scaler = model, scaler
         self.optimizers = _check_optimizers(optimizer)
         self._recorder = FlowRecorder(

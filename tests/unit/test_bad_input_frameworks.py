@@ -178,7 +178,7 @@ def said(answer, kind):
 
 
 UNCHECKED = {  # what no table needs to hold, and why
-    "GradientFlowMonitor(scaler)": "whatever has the two methods of torch.amp.GradScaler",
+    "GradientFlowMonitor(scaler)": "in PyTorch only: see test_monitor_pytorch",
     "RecurrentNetwork.forward": "a module's own forward, which PyTorch checks",
     "GradientFlowMonitor.on_train_begin": "called by Keras",
     "GradientFlowMonitor.on_train_end": "called by Keras",

@@ -323,6 +323,7 @@ def test_memory_is_bounded_and_the_record_spans_the_run():
         (dict(max_records=1), ValueError, "`max_records`"),
         (dict(share=0.0), ValueError, "`share`"),
         (dict(optimizer="sgd"), TypeError, "`optimizer`"),
+        (dict(scaler=0.5), TypeError, "`scaler`"),
         (dict(max_calls=0), ValueError, "`max_calls`"),
     ],
 )
