@@ -287,7 +287,7 @@ def test_a_model_elsewhere_is_served_where_it_is(name, monkeypatch):
 
 
 def adam_counts_where_the_model_is():
-    """Whether Adam's count of its steps lies there; in PyTorch 2.6, on the default device."""
+    """Whether Adam's count of its steps lies there; up to PyTorch 2.11, on the default one."""
     parameter = nn.Parameter(torch.ones(3))
     rule = torch.optim.Adam([parameter], foreach=False)
     parameter.grad = torch.ones(3)
