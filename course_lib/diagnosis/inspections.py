@@ -97,6 +97,17 @@ def diagnose_profile(profile: BPTTProfile) -> list[Finding]:
 
     Every recurrent layer forgets; how soon says whether that is a problem. Growth always is one.
     """
+    lost = np.flatnonzero(np.isnan(profile.log10_norms) | np.isposinf(profile.log10_norms))
+    if len(lost):
+        step, value = lost[-1] + 1, float(profile.log10_norms[lost[-1]])
+        return [
+            Finding(
+                "non_finite", "problem", f"the gradient is {value:g} at {len(lost)} steps",
+                f"{profile.cell}, time step {step} of {profile.length}", value, float("inf"),
+                "Going back in time this step is the first; what follows is its consequence.",
+                "a look at the weights and the inputs: what goes in must be finite.",
+            )
+        ]  # fmt: skip
     return [*check_recurrent_matrix(profile), *check_horizon(profile)]
 
 

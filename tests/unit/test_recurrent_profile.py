@@ -5,6 +5,8 @@ import pytest
 
 from course_lib import RecurrentSpec, draw_recurrent_weights, reference
 from course_lib.bptt_recursion import Coefficients, backpropagate, log10_norms
+from course_lib.diagnosis import diagnose
+from course_lib.recurrent_results import BPTTProfile
 from course_lib.recurrent_specs import GATES
 
 pytorch = pytest.importorskip("course_lib.pytorch")
@@ -208,3 +210,12 @@ BAD = [
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_profile_that_is_not_finite_is_a_problem_and_names_the_step(value):
+    logs = np.zeros(9)
+    logs[:4] = value  # going back, step 4 is the first
+    (found,) = diagnose(BPTTProfile("NumPy", "float64", "lstm", "recursion", logs)).findings
+    assert (found.code, found.severity) == ("non_finite", "problem")
+    assert found.where.endswith("step 4 of 9")
