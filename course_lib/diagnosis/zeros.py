@@ -34,8 +34,9 @@ def _zero_matrix(record: FlowRecord) -> list[Finding]:
         if rank >= 2 and layer in order and layer not in outer
         and not is_scale(record.parameters[p])
     )  # fmt: skip
-    zero = [(k, p) for k, p in matrices if record.weight_norms[0, p] == 0]
-    if len(matrices) < LEAST or len(zero) != 1 or zero[0][0] == matrices[-1][0]:
+    zero = [(k, p) for k, p in matrices
+            if record.weight_norms[0, p] == 0 and k < matrices[-1][0]]  # fmt: skip
+    if len(matrices) < LEAST or len(zero) != 1:
         return []
     k, p = zero[0]
     before = [q for j, q in matrices if j < k and record.trainable[q]]

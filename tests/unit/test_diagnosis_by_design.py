@@ -169,6 +169,8 @@ def test_zeros_need_others_to_be_alone_among():
     assert len(check_exact_zeros(record(ones, norms=zero))) == 1
     assert check_exact_zeros(record(ones, norms=[1.0, 0.0, 0.0, 1.0, 1.0])) == []
     assert check_exact_zeros(record(ones[:3], norms=zero[1:4])) == []
+    assert check_exact_zeros(record(ones, norms=[1.0, 1.0, 1.0, 1.0, 0.0])) == []
+    assert len(check_exact_zeros(record(ones, norms=[1.0, 1.0, 0.0, 1.0, 0.0]))) == 1
     (cut,) = check_exact_zeros(record(ones, norms=zero, grads=[0.0, 0.0, 1.0, 1.0, 1.0]))
     assert (cut.severity, cut.where) == ("problem", "l2.weight")
 
