@@ -8,6 +8,8 @@ the median over the rounds of each loop's time over that of the bare loop in the
 
     bare      no monitoring
     monitor   GradientFlowMonitor(every=10)
+    reads     no hook and no record: every 10 steps, the norms alone of as many tensors of the same
+              sizes as the monitor measures, and the counts of active units (PyTorch)
     loop      the lectures' own: one `.norm().item()` per parameter, at every step
     hooks     a backward hook per layer that keeps a norm as a float, at every step
     histogram a 64-bin histogram per parameter and gradient, as `wandb.watch` logs, every 10 steps
@@ -108,6 +110,17 @@ def pytorch_loops(every, rule_name):
         for parameter in model.parameters():
             parameter.grad.norm().item()
 
+    layers = [torch.randn(BATCH, WIDTH) for _ in range(2 * DEPTH - 1)]  # stand-ins of the outputs
+
+    def reads(model, step):
+        if step % every == 0:
+            weights = [p.detach() for p in model.parameters()]
+            grads = [p.grad for p in model.parameters()]
+            for tensors in (layers, layers, grads, weights, grads):  # outputs' gradients; clipped
+                torch.stack(torch._foreach_norm(tensors)).tolist()
+            for h in layers[1::2]:
+                torch.sign(h).sum(0).numpy()
+
     def histograms(model, step):
         if step % every == 0:
             for parameter in model.parameters():
@@ -124,8 +137,9 @@ def pytorch_loops(every, rule_name):
     def monitored(model, rule):
         GradientFlowMonitor(model, optimizer=rule, every=every).__enter__()
 
-    loops = {"bare": loop(), "monitor": loop(prepare=monitored), "loop": loop(norms),
-             "hooks": loop(prepare=hooks), "histogram": loop(histograms)}  # fmt: skip
+    loops = {"bare": loop(), "monitor": loop(prepare=monitored), "reads": loop(reads),
+             "loop": loop(norms), "hooks": loop(prepare=hooks),
+             "histogram": loop(histograms)}  # fmt: skip
     return {**loops, **pytorch_tools(loop, every)}
 
 
