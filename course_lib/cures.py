@@ -79,7 +79,7 @@ def check_trial(
 ) -> tuple[int, int]:
     """Return the checked steps and batch size of a trial of `recipe` on `data`."""
     network = require_type("recipe", recipe, Recipe).network
-    _, batch_size = check_digits(
+    batch_size = check_digits(
         data, batch_size, n_in=network.n_in, n_out=network.n_out,
         batch_norm=recipe.norm == "batch",
     )  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from course_lib._validation import require_array, require_integer, require_seeds, require_type
-from course_lib.data import DigitsSplit
+from course_lib.data import CLASSES, DigitsSplit
 from course_lib.recording import check_digits
 from course_lib.reference.mlp import MLP, accuracy, build_mlp, require_mlp
 from course_lib.reference.training import train
@@ -72,13 +72,13 @@ def sweep_deaths(
         raise ValueError(f"`learning_rates` (with the entry {learning_rates.min()}) must be > 0.")
     seeds, width = require_seeds(seeds), require_integer("width", width, minimum=1)
     require_type("data", data, DigitsSplit)
-    data, batch_size = check_digits(
-        data, batch_size, n_in=data.x_train.shape[1], n_out=10, batch_norm=False
+    batch_size = check_digits(
+        data, batch_size, n_in=data.x_train.shape[1], n_out=CLASSES, batch_norm=False
     )
     shape = (len(biases), len(learning_rates), len(seeds))
     before, after, scores = np.zeros((shape[0], shape[2])), np.zeros(shape), np.zeros(shape)
     for i, k in np.ndindex(shape[0], shape[2]):
-        spec = NetworkSpec(data.x_train.shape[1], width, 2, 10, "relu", init="he_normal",
+        spec = NetworkSpec(data.x_train.shape[1], width, 2, CLASSES, "relu", init="he_normal",
                            bias=biases[i])  # fmt: skip
         weights = draw_weights(spec, seed=seeds[k])
         before[i, k] = dead_share(build_mlp(spec, weights), data.x_train)

@@ -71,8 +71,8 @@ def check_training(
 
 def check_digits(
     data: object, batch_size: object, *, n_in: int, n_out: int, batch_norm: bool
-) -> tuple[DigitsSplit, int]:
-    """Return the checked data and batch size of a run on the digits, by a network of these sizes.
+) -> int:
+    """Check the data of a run on the digits by a network of these sizes; return its batch size.
 
     Arguments:
         data: a DigitsSplit with `n_in` pixels to an image and labels below `n_out`.
@@ -85,4 +85,4 @@ def check_digits(
             f"`data` ({pixels} pixels, {classes} classes) must fit the network (n_in {n_in}, "
             f"n_out {n_out})."
         )
-    return data, require_batch_size(batch_size, count=len(data.x_train), batch_norm=batch_norm)
+    return require_batch_size(batch_size, count=len(data.x_train), batch_norm=batch_norm)

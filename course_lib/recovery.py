@@ -13,7 +13,7 @@ import numpy as np
 
 from course_lib._validation import require_choice, require_integer, require_real, require_seed
 from course_lib.activations import LEAKY_SLOPE, ArrayFunction, get_activation
-from course_lib.data import DigitsSplit, draw_batches
+from course_lib.data import CLASSES, DigitsSplit, draw_batches
 from course_lib.initialization import draw_matrix
 from course_lib.losses import evaluate_loss
 from course_lib.recording import check_digits
@@ -96,7 +96,7 @@ def train_shifted(
     activation, slope, learned = VARIANTS[require_choice("variant", variant, VARIANTS)]
     depth = require_real("depth", depth, minimum=0.0)
     rate = require_real("learning_rate", learning_rate, minimum=0.0, exclusive=True)
-    data, batch_size = check_digits(data, batch_size, n_in=64, n_out=10, batch_norm=False)
+    batch_size = check_digits(data, batch_size, n_in=64, n_out=CLASSES, batch_norm=False)
     w1, w2, b1 = draw_shifted_layer(width, depth, seed=seed)
     b2, a = np.zeros(10), None
     if slope is not None:

@@ -65,7 +65,7 @@ def check_repair(
     """Return the checked epochs, batch size and seed of a `train_repair` call."""
     network = require_type("repair", repair, Repair).network
     check_weights(network, weights)
-    _, batch_size = check_digits(
+    batch_size = check_digits(
         data, batch_size, n_in=network.n_in, n_out=network.n_out, batch_norm=repair.batch_norm
     )
     return require_integer("epochs", epochs, minimum=1), batch_size, require_seed(seed)

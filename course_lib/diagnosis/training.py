@@ -124,8 +124,8 @@ def check_updates(record: FlowRecord) -> list[Finding]:
         return []
     chosen = drawn_small(record, columns, ratios)
     judged = [k for k in columns if k not in chosen]
-    largest = max(judged, key=lambda k: ratios[k]) if judged else columns[0]
-    severity = graded(ratios[largest], UPDATE_PROBLEM, UPDATE_WARNING) if judged else None
+    largest = max(judged, key=lambda k: ratios[k], default=None)
+    severity = judged and graded(ratios[largest], UPDATE_PROBLEM, UPDATE_WARNING)
     if severity:
         found.append(
             Finding(

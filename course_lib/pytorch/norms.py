@@ -19,6 +19,16 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
+def _quick(tensor: torch.Tensor) -> bool:
+    """Return whether float32 is quick for a tensor, and exact enough if the result is trusted."""
+    return (
+        tensor.dtype is torch.float32
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and 0 < tensor.numel() <= BLOCK
+    )
+
+
 def norm64(tensor: torch.Tensor) -> torch.Tensor | float:
     """Return the Euclidean norm as if accumulated in float64: no square under- or overflows.
 
@@ -28,7 +38,7 @@ def norm64(tensor: torch.Tensor) -> torch.Tensor | float:
     """
     if tensor.layout is not torch.strided or tensor.is_complex():
         tensor = _plain(tensor)
-    if tensor.is_cpu and tensor.dtype is torch.float32 and tensor.numel() <= BLOCK:
+    if _quick(tensor):
         norm = torch.linalg.vector_norm(tensor).item()
         if TRUSTED[0] < norm < TRUSTED[1]:
             return norm
@@ -38,16 +48,6 @@ def norm64(tensor: torch.Tensor) -> torch.Tensor | float:
     largest = tensor.float().abs().amax() if tensor.numel() else tensor.float().sum()
     safe = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
     return safe * torch.linalg.vector_norm(tensor.float() / safe)
-
-
-def _quick(tensor: torch.Tensor) -> bool:
-    """Return whether float32 is quick for a tensor, and exact enough if the result is trusted."""
-    return (
-        tensor.dtype is torch.float32
-        and tensor.is_cpu
-        and tensor.layout is torch.strided
-        and 0 < tensor.numel() <= BLOCK
-    )
 
 
 @torch.no_grad()

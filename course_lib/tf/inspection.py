@@ -49,12 +49,11 @@ def _like_model(model: keras.Model, x: object) -> tf.Tensor:
         raise TypeError(f"`x` (a {type(x).__name__}) must be a tensor or an array.")
     if tensor.dtype.is_complex:
         raise TypeError("`x` (complex numbers) must hold real numbers.")
-    x = tensor
-    if not x.dtype.is_floating:
-        return x
-    if tf.reduce_any(tf.math.is_nan(x)):
-        require_no_nan("x", tf.cast(x, tf.float64).numpy())
-    return tf.cast(x, model.compute_dtype)
+    if not tensor.dtype.is_floating:
+        return tensor
+    if tf.reduce_any(tf.math.is_nan(tensor)):
+        require_no_nan("x", tf.cast(tensor, tf.float64).numpy())
+    return tf.cast(tensor, model.compute_dtype)
 
 
 def dead_units(
@@ -78,10 +77,10 @@ def dead_units(
     empty = next((p for p in parts if p.shape.rank == 0 or len(p) == 0), None)
     if empty is not None:
         raise ValueError(f"`x` (shape {tuple(empty.shape)}) must hold at least one input.")
-    count = {len(part) for part in parts}
-    if len(count) != 1:
-        raise ValueError(f"`x` (parts of {sorted(count)} inputs) must have one first axis.")
-    (count,) = count
+    counts = {len(part) for part in parts}
+    if len(counts) != 1:
+        raise ValueError(f"`x` (parts of {sorted(counts)} inputs) must have one first axis.")
+    (count,) = counts
     FirstCall("x", "`model` can be called on", _call)(
         model, tf.nest.map_structure(lambda part: part[:1], x)
     )
