@@ -33,6 +33,9 @@ from course_lib.recurrent_results import BPTTProfile
 from course_lib.tf.model_profiles import profile_recurrent_layers
 from course_lib.tf.probes import Trace, instrumented
 
+_ONLY_EAGER = (TypeError, AttributeError, NotImplementedError)
+"""What a model that asks for values as it runs raises when it is traced."""
+
 
 def _require_model(model: object) -> None:
     if not isinstance(model, keras.Model):
@@ -180,11 +183,11 @@ def jacobian_spectrum(
         )
         factors = 1
     else:
-        stages, matrix = (model.layers if method == "product" else [model]), None
-        for stage in stages:
-            own, x = _jacobian(stage, x)
-            matrix = own if matrix is None else own @ matrix
-        shape, factors = matrix.shape, len(stages)
+        matrices = _stage_jacobians(model.layers if method == "product" else [model], x)
+        matrix = matrices[0]
+        for stage in matrices[1:]:
+            matrix = stage @ matrix
+        shape, factors = matrix.shape, len(matrices)
         if not np.all(np.isfinite(matrix)):
             raise ValueError("`model` must have a finite Jacobian at `x`.")
         values = np.linalg.svd(matrix, compute_uv=False)
@@ -203,16 +206,31 @@ def _call_one(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
     return next((part for part in parts if part.dtype.is_floating), parts[0])
 
 
-def _jacobian(layer: keras.Layer, x: tf.Tensor) -> tuple[np.ndarray, tf.Tensor]:
-    """Return the float64 Jacobian (m, n) at x (1, ...), one backward pass per row, and f(x)."""
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        output = _call_one(layer, x)
-        parts = tf.unstack(tf.reshape(output, [-1]))
-    zero = tf.zeros_like(x)
-    rows = [tape.gradient(part, x) for part in parts]
-    rows = [tf.reshape(zero if row is None else row, [-1]) for row in rows]
-    return tf.cast(tf.stack(rows), tf.float64).numpy(), output
+def _stage_jacobians(stages: Sequence[keras.Layer], x: tf.Tensor) -> list[np.ndarray]:
+    """Return each stage's float64 Jacobian (m, n) where x (1, ...) leads, one after the other.
+
+    In a graph, whose loop goes back once per row: eager operations take longer to call than small
+    layers take to compute. What asks for values as it runs, and cannot be traced, is run eagerly.
+    """
+
+    def run(x: tf.Tensor) -> list[tf.Tensor]:
+        found = []
+        for stage in stages:
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(x)
+                output = _call_one(stage, x)
+            rows = tape.jacobian(
+                output, x, tf.UnconnectedGradients.ZERO, experimental_use_pfor=False
+            )  # pfor would hold the activations of all rows at once
+            found.append(tf.reshape(rows, [-1, tf.size(x)]))
+            x = output
+        return found
+
+    try:
+        matrices = tf.function(run, autograph=False).get_concrete_function(x)(x)
+    except _ONLY_EAGER:
+        matrices = run(x)
+    return [tf.cast(matrix, tf.float64).numpy() for matrix in matrices]
 
 
 def _randomized(

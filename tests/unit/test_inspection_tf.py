@@ -1,5 +1,7 @@
 """What the inspections of Keras models leave behind, and the inputs that they take."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,7 @@ def test_looking_at_one_model_after_another_warns_of_nothing(caplog):
     try:
         for _ in range(7):  # TensorFlow warns at the fifth
             course_tf.dead_units(small_model(), ROWS)
+            course_tf.jacobian_spectrum(small_model(), ROWS[0])
     finally:
         logger.removeHandler(caplog.handler)
     assert [record.getMessage() for record in caplog.records] == []
@@ -44,3 +47,39 @@ def test_a_model_of_two_inputs_is_counted_as_one_of_both_side_by_side(pack):
     (one,), (other,) = found.layers, expected.layers
     assert found.inputs == expected.inputs == len(ROWS)
     np.testing.assert_array_equal(one.active, other.active)
+
+
+class AsksForValues(keras.Model):
+    """A model that runs eagerly and cannot be traced: it decides by a value, or reads one."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.dense = how, layers.Dense(3)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        if self.how == "decides":
+            return self.dense(x) if tf.reduce_sum(x) > 0 else -self.dense(x)
+        read = x.numpy() if self.how == "reads" else np.asarray(x)
+        return self.dense(x) * float(read[0, 0])
+
+
+@pytest.mark.parametrize("how", ["decides", "reads", "converts"])
+def test_what_runs_eagerly_only_has_an_exact_jacobian(how):
+    model, x = AsksForValues(how), np.ones(4, np.float32)
+    found = course_tf.jacobian_spectrum(model, x).singular_values
+    expected = np.linalg.svd(model.dense.kernel.numpy().T, compute_uv=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)  # a few roundings of float32
+
+
+def test_a_row_of_the_exact_jacobian_costs_the_same_among_many():
+    def seconds(outputs: int) -> float:
+        model = keras.Sequential([keras.Input((16,)), layers.Dense(16, "tanh"),
+                                  layers.Dense(outputs)])  # fmt: skip
+        spent = []
+        for _ in range(3):
+            start = time.process_time()
+            course_tf.jacobian_spectrum(model, np.ones(16, np.float32))
+            spent.append(time.process_time() - start)
+        return min(spent)
+
+    assert seconds(256) < 4 * seconds(64)
