@@ -1,6 +1,7 @@
 """How much faster the closed recursion is than a hook per step, and whether it is right.
 
     python benchmarks/bptt_profile.py [--steps 1000] [--repeats 5] [--framework pytorch tf]
+                                      [--cells tanh_rnn lstm gru]
 
 Both ways are timed in turn in one run, on one thread, and the medians compared. Then the profile
 is held against the float64 reference, whose logarithms cannot underflow: the largest error of the
@@ -68,6 +69,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--framework", nargs="+", default=["pytorch", "tf"])
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=CELLS)
     given = parser.parse_args()
     print(f"T = {given.steps}, float32 models, one thread, median of {given.repeats} in turn")
     print("framework  cell      batch  n   recursion     hooks   ratio  first norm  "
@@ -75,7 +77,7 @@ def main() -> int:
     failed = False
     for framework in given.framework:
         module = importlib.import_module(f"course_lib.{framework}")
-        for cell in CELLS:
+        for cell in given.cells:
             for batch, hidden in SIZES:
                 fast, slow, error, overall, relative, first = compare(
                     module, cell, batch, hidden, steps=given.steps, repeats=given.repeats
