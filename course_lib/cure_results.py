@@ -220,7 +220,9 @@ def _say_share(count: int, total: int) -> str:
     if count in (0, total):
         return "none" if count == 0 else "all"
     tenths = 10 * count / total
-    return f"about {10 * round(tenths)} %" if tenths >= 1 else "under 10 %"
+    if tenths < 1 or tenths > 9:  # rounded it would be none or all
+        return "under 10 %" if tenths < 1 else "over 90 %"
+    return f"about {10 * round(tenths)} %"
 
 
 Alarm = Callable[[CureTrial], np.ndarray]
@@ -239,9 +241,7 @@ THRESHOLDS: MappingProxyType[str, tuple[str, Alarm]] = MappingProxyType({
 """The lectures' thresholds and this chapter's: name -> (source, which seeds are flagged)."""
 
 
-def count_alarms(
-    trials: Sequence[CureTrial], alarm: Alarm, *, learned: float = 0.3
-) -> AlarmCounts:
+def count_alarms(trials: Sequence[CureTrial], alarm: Alarm, *, learned: float = 0.3) -> AlarmCounts:
     """Count what an alarm before training finds, and whom it accuses, over all seeds.
 
     Arguments:

@@ -128,6 +128,8 @@ def test_alarms_are_counted_once_for_each_trial():
     assert counts.describe() == "finds all of the sick, accuses none of the healthy"
     some = AlarmCounts(sick=100, healthy=100, found=37, accused=9)
     assert some.describe() == "finds about 40 % of the sick, accuses under 10 % of the healthy"
+    nearly = AlarmCounts(sick=100, healthy=100, found=99, accused=90)
+    assert nearly.describe() == "finds over 90 % of the sick, accuses about 90 % of the healthy"
 
 
 @pytest.mark.parametrize("framework", [pytorch, course_lib.tf], ids=["pytorch", "tf"])
