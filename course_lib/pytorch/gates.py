@@ -58,10 +58,8 @@ def _sample(
     states = None if state is None else [state] if isinstance(state, torch.Tensor) else list(state)
     order = None
     if isinstance(x, PackedSequence):  # the longest come first
-        sizes, order, length = x.batch_sizes.tolist(), x.sorted_indices, len(x.batch_sizes)
-        t = min(length, STEPS)
-        n = min(sizes[t - 1], SEQUENCES)
-        x = torch.stack([rows[:n] for rows in x.data.split(sizes)[:t]], dim=1)
+        order, length = x.sorted_indices, len(x.batch_sizes)
+        x = longest_sequences(x, steps=STEPS)[:SEQUENCES]
     else:
         if x.ndim == 2:
             x = x.unsqueeze(0 if module.batch_first else 1)
@@ -74,6 +72,12 @@ def _sample(
     dtype = module.weight_hh_l0.dtype
     states = None if states is None else [s[:, : len(x)].to(dtype).contiguous() for s in states]
     return x.to(dtype), states, length
+
+
+def longest_sequences(x: PackedSequence, *, steps: int | None = None) -> torch.Tensor:
+    """Return the packed sequences that go on for `steps`, or None: to the end, (n, t, n_in)."""
+    rows = x.data.split(x.batch_sizes.tolist())[:steps]
+    return torch.stack([step[: len(rows[-1])] for step in rows], dim=1)
 
 
 def _gates(

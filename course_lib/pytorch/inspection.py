@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import PackedSequence
 
 from course_lib._validation import (
     require_choice,
@@ -35,7 +36,9 @@ from course_lib.inspection import (
 from course_lib.monitoring import ONE_SIDED
 from course_lib.pytorch.batches import call_model
 from course_lib.pytorch.bptt import bptt_profile
+from course_lib.pytorch.gates import longest_sequences
 from course_lib.pytorch.probe import FlowProbe, first_tensor
+from course_lib.pytorch.randomness import generators_kept
 from course_lib.recurrent_results import BPTTProfile
 
 
@@ -83,11 +86,14 @@ def dead_units(
             on the first sequences of each batch (`course_lib.gates`).
         batch_size: how many are run at a time.
         share: the share of the largest slope below which a value counts as saturated.
+
+    Random numbers that the model draws in evaluation mode too are always the same ones.
     """
     batch_size = require_integer("batch_size", batch_size, minimum=1)
     share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
     totals: dict[str, list] = {}
-    with evaluating(model), torch.enable_grad():  # functional activations leave a trace in a graph
+    # Functional activations leave a trace in a graph.
+    with generators_kept(seed=0), evaluating(model), torch.enable_grad():
         inputs = {k: _data_set(model, part) for k, part in _named(x).items()}
         count = {len(part) for part in inputs.values()}
         if len(count) != 1:
@@ -176,6 +182,9 @@ def jacobian_spectrum(
             stage's matrix, multiplied in float64), or "randomized" (the `rank` largest from
             products with vectors, for large models).
         rank, iterations, seed: of the randomized method.
+
+    A model that draws random numbers in evaluation mode too draws the same ones at every call, so
+    that there is one function to differentiate.
     """
     method = require_choice("method", method, SPECTRUM_METHODS)
     with evaluating(model):
@@ -209,7 +218,8 @@ def jacobian_spectrum(
 
 
 def _one(model: nn.Module, h: torch.Tensor) -> torch.Tensor:
-    return first_tensor(model(h.unsqueeze(0))).squeeze(0)
+    with generators_kept(seed=0):
+        return first_tensor(model(h.unsqueeze(0))).squeeze(0)
 
 
 def _stage_jacobians(stages: Sequence[nn.Module], x: torch.Tensor) -> list[np.ndarray]:
@@ -330,16 +340,17 @@ def bptt_gradient_profile(model: nn.Module, x: object) -> dict[str, BPTTProfile]
     Fused `nn.RNN`, `nn.LSTM` and `nn.GRU` do not show their steps to hooks. What goes into each
     of them is caught, every layer and direction is taken by itself, and `bptt_profile` gives the
     profile of a loss at its last step. Names are those of the modules, with the parameters'
-    suffix (`_l1`, `_l0_reverse`) where a module has several layers or directions.
+    suffix (`_l1`, `_l0_reverse`) where a module has several layers or directions. Of packed
+    sequences the longest count.
 
     Arguments:
         model: any module that holds one of them; run in evaluation mode.
         x: a batch for it: an array or a tensor for `model(x)`, a dict of them for `model(**x)`, a
             tuple for `model(*x)`.
 
-    Raises ValueError for packed sequences and projections, which have no closed recursion.
+    Raises ValueError for projections, which have no closed recursion.
     """
-    with evaluating(model):
+    with generators_kept(seed=0), evaluating(model):
         if not any(isinstance(m, nn.RNNBase) for m in model.modules()):
             raise ValueError("`model` must hold an nn.RNN, nn.LSTM or nn.GRU.")
         inputs = {k: _like_model(model, part) for k, part in _named(x).items()}
@@ -353,20 +364,22 @@ def profile_recurrent_layers(
 ) -> dict[str, BPTTProfile]:
     """Return the profile over time of each fused recurrent layer that `run()` calls, by name.
 
-    Packed sequences and projections have none, nor have inputs or states that are not finite:
-    ValueError if `strict`, else they are left out.
+    Projections have none, nor have inputs or states that are not finite: ValueError if `strict`,
+    else they are left out.
     """
     caught: dict[str, torch.Tensor] = {}
 
     def catch(name: str) -> object:
         def hook(module: nn.Module, inputs: tuple) -> None:
             given = inputs[0] if inputs else None
-            if isinstance(given, torch.Tensor):
+            if isinstance(given, PackedSequence):
+                caught.setdefault(name, longest_sequences(given))
+            elif isinstance(given, torch.Tensor):
                 batch = 0 if module.batch_first else 1
                 given = given.unsqueeze(batch) if given.ndim == 2 else given
                 caught.setdefault(name, given if module.batch_first else given.transpose(0, 1))
             elif strict:
-                raise ValueError(f"`x` must reach {name} as a padded tensor, not packed.")
+                raise ValueError(f"`x` must reach {name} as a padded tensor or packed.")
 
         return hook
 
