@@ -12,6 +12,7 @@ from course_lib.diagnosis.thresholds import (
     DECADES_WARNING,
     HALVED,
     INPUTS_WARNING,
+    LONG_CHAIN,
     NORMALIZED,
     graded,
 )
@@ -88,6 +89,50 @@ def is_normalized(record: FlowRecord) -> bool:
     return 8 * sum("Norm" in kind for kind in record.kinds) >= len(record.kinds) > 0
 
 
+def unbroken_growth(record: FlowRecord) -> tuple[float, int, int]:
+    """Return how far the gradient grows without a fall, from normalization to normalization towards
+    the input, over a long chain: decades, and the places of its last and its first one.
+
+    A normalization before each ReLU multiplies the gradient by about 1.21 (yang2019), and each skip
+    connection ends that: in front of it branch and trunk meet, and behind it the gradient is the
+    trunk's again. The decades are the median step times their number, so that no single jump, as at
+    a branch drawn small, makes them up.
+    """
+    norms = typical(record.activation_grad_norms)
+    known = [k for k, kind in enumerate(record.kinds) if "Norm" in kind and norms[k] > 0]
+    steps = -np.diff(np.log10(norms[known]))
+    best, start = (0.0, 0, 0), 0
+    for end in range(1, len(known)):
+        if steps[end - 1] < 0:
+            start = end
+            continue
+        decades = float(np.median(steps[start:end]) * (end - start))
+        if decades > best[0] and end - start + 1 >= LONG_CHAIN:
+            best = (decades, known[end], known[start])
+    return best
+
+
+def check_shortcuts(record: FlowRecord) -> list[Finding]:
+    """Return a finding if the gradient grows through many normalizations without a skip connection.
+
+    The wide bounds for normalized networks are for those with skip connections.
+    """
+    decades, last, first = unbroken_growth(record)
+    passed = sum("Norm" in kind for kind in record.kinds[first : last + 1])
+    if decades < DECADES_PROBLEM:
+        return []
+    return [
+        Finding(
+            "exploding_gradient", "warning",
+            f"the activation gradient grows at every one of {passed} normalizations in a row "
+            "towards the input, with nothing that leads past them",
+            f"{record.layers[last]} to {record.layers[first]}", decades, DECADES_PROBLEM,
+            "A normalization before each ReLU multiplies it by about 1.21, whatever the weights.",
+            "skip connections past every few layers; fewer layers.",
+        )
+    ]  # fmt: skip
+
+
 def note_halving(findings: list[Finding], record: FlowRecord) -> list[Finding]:
     """Return the findings, a slow loss in a ReLU network as a note with its reason.
 
@@ -135,6 +180,8 @@ def check_depth(record: FlowRecord) -> list[Finding]:
         note = f" Weight gradients ({weights:+.1f} decades) do not show it."
     slack = NORMALIZED if is_normalized(record) else 1.0
     found = depth_finding(norms, record.layers, note, slack=slack)
+    if not any(f.severity == "problem" for f in found):
+        found = check_shortcuts(record) or found
     scale = depth_trend(typical(record.activation_scales))
     severity = graded(abs(scale), slack * DECADES_PROBLEM, slack * DECADES_WARNING)
     if severity:

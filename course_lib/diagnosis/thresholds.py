@@ -14,6 +14,9 @@ DECADES_WARNING = 2.0
 NORMALIZED = 2.0
 """The decades above count double in a network with normalization layers: they undo what weights
 of any size do to the signal, and public networks that train well reach 3.8 on tiny images."""
+LONG_CHAIN = 16
+"""Normalizations in a row at each of which the gradient grows: at 1.21 each, three decades take 36.
+Public networks with skip connections show up to 20, and 1.5 decades on them."""
 HALVED = 0.69
 """Factor per layer: a ReLU that halves the variance gives 0.71. A loss this slow, of less than
 three decades in all, is a note."""
@@ -22,6 +25,12 @@ CHANCE = 2.5
 INPUTS_WARNING = 30.0
 """Root mean square of the first layer's output. Standardized inputs and weights drawn for them
 give about 1; pixels from 0 to 255 give a hundred."""
+INPUTS_SMALL = 1e-3
+"""Root mean square of all that goes in. At one rate, the first layer then moves a thousand times
+slower than for inputs of size 1, and a variance of 1e-6 is below the epsilon of a normalization."""
+FEATURES_APART = 100.0
+"""One input feature over the median of the others, in root mean square. The curvature then differs
+by 1e4. Rare categories as zeros and ones reach 30 on a batch of a thousand."""
 RESCALED = 0.6
 """Decades by which one layer's factors differ from the usual layer's: four times. Of 300 sound
 networks of random widths, depths, activations and rules, none has a layer that would be named at
@@ -40,6 +49,12 @@ RESCALED_SPREADS = 4.0
 RESCALED_APART = 0.4
 """Decades by which the forward and the backward factor may differ, and the norm of the matrix must
 stand out: a sum or a mean over positions between two layers moves the factors, not the matrix."""
+LEAST_PEERS = 2
+"""Matrices of the same role besides the one that stands out."""
+PEERS_ALIKE = 0.15
+"""Decades within which the norms of those lie: they were drawn by one rule, for one shape. The norm
+of n normal entries varies by 1/sqrt(2n) of itself, under a percent; a factor of 1.4 is left for
+training and for rules that grow smaller with the depth."""
 HORIZON_PROBLEM, HORIZON_WARNING = 4.0, 6.0
 """Steps back in time over which the gradient falls by three decades. Recurrent layers as the
 frameworks initialize them reach 7 to 15; below 4, each step divides by six and more."""
@@ -80,6 +95,9 @@ STILL_SHARE = 0.1
 """Of the weight matrices. One layer in a large network may have next to no gradient on a small
 batch, as attention over four positions has; a rate too small, or a vanishing gradient, holds more
 of them up."""
+ROUNDED_PROBLEM, ROUNDED_WARNING = 0.9, 0.5
+"""Of a 16-bit matrix's entries that have a gradient: never moved in the whole trial. What is left
+learns, as a network with most of its weights frozen does."""
 ANGLE_WARNING = 30.0
 """Degrees by which clipping turns the gradient: above it, over 13 % of the length is lost to
 directions that are not the gradient's (1 - cos 30)."""

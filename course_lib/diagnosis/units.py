@@ -163,7 +163,10 @@ def diagnose_units(report: UnitReport) -> list[Finding]:
             continue
         on = float("nan") if layer.active is None else float(np.mean(layer.active == 1))
         dead += dead_finding(
-            layer.name, float(layer.dead.mean()), "on the whole data set", always_on=on,
+            layer.name,
+            float(layer.dead.mean()),
+            "on the whole data set",
+            always_on=on,
             units=layer.active,
         )
         if layer.activation not in (*ONE_SIDED, "softmax"):
