@@ -136,7 +136,7 @@ def check_scale(record: FlowRecord) -> list[Finding]:
         value = factors[j, 0] if factors[j, 1] < RESCALED_OUTRIGHT else factors[j, :2].mean()
         return [_finding(record.layers[places[j]], "large", how, value, RESCALED_OUTRIGHT)]
     if any("Norm" in kind for kind in record.kinds):
-        return []  # a normalization takes any factor back
+        return []  # a normalization takes any factor back; see `peers`
     return check_alone(record, places, factors)
 
 

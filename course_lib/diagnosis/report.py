@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -13,8 +14,9 @@ from course_lib.results import format_number
 SEVERITIES = ("problem", "warning", "info")
 
 CAUSES_FIRST = (
-    "non_finite", "norm_overflow", "no_gradient", "unstable_training", "zero_weights",
-    "zero_scale", "rescaled_layer", "large_update", "dead_units", "saturation",
+    "non_finite", "norm_overflow", "constant_inputs", "no_gradient", "activation_twice",
+    "unstable_training", "zero_weights", "zero_scale", "rescaled_layer", "small_inputs",
+    "unequal_features", "rounded_updates", "large_update", "dead_units", "saturation",
     "saturated_attention", "large_recurrent_matrix", "stuck_gate", "large_inputs",
     "growing_signal", "exploding_gradient",
 )  # fmt: skip
@@ -71,6 +73,10 @@ class Report:
     def codes(self) -> tuple[str, ...]:
         """The findings' codes, the worst first."""
         return tuple(f.code for f in self.findings)
+
+    def with_findings(self, found: Iterable[Finding]) -> Report:
+        """Return the report with further findings, in their places."""
+        return replace(self, findings=sort_findings([*self.findings, *found]))
 
     def describe(self) -> str:
         """Say how many findings there are, and name the first."""

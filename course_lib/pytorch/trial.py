@@ -6,7 +6,7 @@ import copy
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from course_lib.pytorch.batches import Batch, call_model, read_batches
 from course_lib.pytorch.inspection import evaluating, profile_recurrent_layers
 from course_lib.pytorch.monitor import GradientFlowMonitor
 from course_lib.pytorch.randomness import generators_kept, seed_generators
+from course_lib.pytorch.trial_facts import FirstPass, RoundingWatch, check_trial
 
 
 def diagnose_model(
@@ -40,7 +41,8 @@ def diagnose_model(
     """Train a copy of a model for a few steps, watch it, and return what is wrong and where.
 
     The model, its gradients and modes, the optimizer and its state, and the random number
-    generators are left as they are. `report.results[0]` is the record of what was measured.
+    generators are left as they are. `report.results[0]` is the record of what was measured. Where
+    the outputs look like probabilities, the loss is called on a few made-up ones besides.
 
     Arguments:
         model: any module, in training or in evaluation mode; the copy is trained.
@@ -81,7 +83,9 @@ def diagnose_model(
         monitor = GradientFlowMonitor(trial.model, optimizer=rule, every=every, share=share)
         losses = trial.train(rule, monitor)
         record = tell_unused(monitor.record, lambda: trial.loss_changes(seed))
-    report = diagnose(record, *profiles)
+        shown = check_trial(record, trial.model, trial.batches, trial.loss, trial.first,
+                            trial.rounding, len(losses))  # fmt: skip
+    report = diagnose(record, *profiles).with_findings(shown)
     rates = {float(group["lr"]) for group in rule.param_groups}
     sentence = describe_trial(
         type(model).__name__, sum(p.numel() for p in trial.model.parameters()), steps,
@@ -123,6 +127,7 @@ class _Trial:
             ) from error
         if not self.model.training:
             self.model.train()
+        self.first = FirstPass(self.model)
         first = next(iter(self.model.parameters()), torch.empty(0))
         self.batches = read_batches(inputs, targets, limit=steps, like=first)
         if any(is_lazy(p) for p in self.model.parameters()):
@@ -152,9 +157,7 @@ class _Trial:
             raise ValueError(f"`loss` (which returned {shape}) must return a tensor of one number.")
         return value.reshape(())
 
-    def make_rule(
-        self, optimizer: object, learning_rate: float | None
-    ) -> torch.optim.Optimizer:
+    def make_rule(self, optimizer: object, learning_rate: float | None) -> torch.optim.Optimizer:
         """Return an optimizer of the copy's parameters."""
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         if optimizer is None:
@@ -181,10 +184,12 @@ class _Trial:
         """Train the copy under the monitor, and return the losses."""
         losses = []
         steps = itertools.islice(itertools.cycle(self.batches), self.steps)
+        self.rounding = RoundingWatch(self.model, rule)
         with monitor:
             for batch in steps:
                 rule.zero_grad()
-                value = self.measure_loss(batch)
+                with nullcontext() if losses else self.first:
+                    value = self.measure_loss(batch)
                 if value.requires_grad:
                     value.backward()
                 losses.append(value.item())
@@ -192,6 +197,7 @@ class _Trial:
                     rule.step(lambda batch=batch: self._closure(rule, batch))
                 else:
                     rule.step()
+                self.rounding.after_step()
                 if not np.isfinite(losses[-1]):
                     break
         return losses

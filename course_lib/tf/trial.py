@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import warnings
@@ -14,14 +15,22 @@ import numpy as np
 import tensorflow as tf
 
 from course_lib._validation import require_integer, require_real, require_seed
-from course_lib.diagnosis import Report, diagnose
+from course_lib.diagnosis import Finding, Report, diagnose
 from course_lib.diagnosis.connections import tell_unused
 from course_lib.diagnosis.trial import FirstCall, describe_trial
+from course_lib.monitoring import FlowRecord
 from course_lib.tf.batches import Batch, read_batches
 from course_lib.tf.layer_names import named_variables
 from course_lib.tf.model_profiles import profile_recurrent_layers
 from course_lib.tf.monitor import GradientFlowMonitor
 from course_lib.tf.probes import override, restore
+from course_lib.tf.trial_facts import (
+    FirstPass,
+    RoundingWatch,
+    check_inputs,
+    check_loss,
+    check_rounding,
+)
 
 
 def diagnose_model(
@@ -41,7 +50,8 @@ def diagnose_model(
 
     The model's weights, moving averages and metrics are kept aside and put back, also after an
     error; its optimizer is not used, but a copy of it. The random number generators go on where
-    they were. `report.results[0]` is the record of what was measured.
+    they were. `report.results[0]` is the record of what was measured. Where the outputs look like
+    probabilities, the loss is called on a few made-up ones besides.
 
     Arguments:
         model: any built Keras model, or one that its configuration can make again.
@@ -85,7 +95,8 @@ def diagnose_model(
             rate = float(inner.learning_rate)  # a schedule's changes with the steps
             losses = trial.train(rule, monitor)
             record = tell_unused(monitor.record, trial.loss_changes)
-    report = diagnose(record, *profiles)
+            shown = trial.check(record, rule, len(losses))
+    report = diagnose(record, *profiles).with_findings(shown)
     sentence = describe_trial(
         type(model).__name__, sum(int(np.prod(w.shape)) for w in watched.weights), steps,
         type(inner).__name__, rate, losses,
@@ -147,6 +158,7 @@ class _Trial:
         self.model, self.batches, self.steps = model, batches, steps
         self.loss = loss and FirstCall("targets", "`loss` takes beside the model's output", loss)
         self.called = FirstCall("inputs", "`model` can be called on", model)
+        self.output, self.first = None, FirstPass(model)
 
     @contextmanager
     def undone(self, seed: int) -> Iterator[None]:
@@ -165,6 +177,7 @@ class _Trial:
                 override(model, "_compile_loss", fresh, patched)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Gradients do not exist")
+                self._seed(seed)
                 self._check()
                 self._put_back(kept)
                 self._seed(seed)
@@ -187,7 +200,8 @@ class _Trial:
         """Raise for a loss that cannot be taken, before anything is compiled."""
         if not self.model.trainable_variables:
             raise ValueError("`model` must have a variable that is trained.")
-        value = self.measure_loss(*self.batches[0])
+        with self.first:
+            value = self.measure_loss(*self.batches[0])
         if not tf.is_tensor(value) or value.shape.num_elements() != 1:
             shape = tuple(value.shape) if tf.is_tensor(value) else repr(value)
             raise ValueError(f"`loss` (which returned {shape}) must return a tensor of one number.")
@@ -202,6 +216,12 @@ class _Trial:
     def measure_loss(self, x: object, y: object, *, training: bool = True) -> tf.Tensor:
         """Return the loss of one batch, with the model's regularization, a tensor of one number."""
         output = self._call(x, training=training)
+        if self.output is None:
+            self.output = output
+        return self.judge(output, x, y, training=training)
+
+    def judge(self, output: object, x: object, y: object, *, training: bool) -> tf.Tensor:
+        """Return the loss of an output."""
         if self.loss is not None:
             value = self.loss(output) if y is None else self.loss(output, y)
             return tf.add_n([value, *(tf.cast(r, value.dtype) for r in self.model.losses)])
@@ -267,7 +287,7 @@ class _Trial:
             rule.apply(tape.gradient(scaled, variables), variables)
             return loss
 
-        losses = []
+        losses, self.rounding = [], RoundingWatch(self.model)
         batches = itertools.islice(itertools.cycle(self.batches), self.steps)
         if not self._compile():
             with monitor:
@@ -292,6 +312,16 @@ class _Trial:
             return False
         layers = self.model._flatten_layers()
         return any(not type(layer).__module__.startswith("keras.") for layer in layers)
+
+    def check(self, record: FlowRecord, rule: keras.Optimizer, steps: int) -> list[Finding]:
+        """Return what the steps that were taken show beside the record."""
+        x, y = self.batches[0]
+        measure = functools.partial(self.measure_loss, x, y)
+        return [
+            *check_inputs(record, self.model, self.batches, self.first),
+            *check_rounding(record, self.rounding, rule, measure, steps),
+            *check_loss(record, self.output, lambda h: self.judge(h, x, y, training=False)),
+        ]
 
     def loss_changes(self) -> Callable[[list[str]], bool] | None:
         """Return a function that says whether the loss depends on the named variables.

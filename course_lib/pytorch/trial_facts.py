@@ -1,0 +1,175 @@
+"""What a trial of a PyTorch model shows beside the monitor's record: inputs, outputs, rounding."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from course_lib.diagnosis import Finding
+from course_lib.diagnosis.inputs import check_alike, check_features, check_small
+from course_lib.diagnosis.outputs import check_output
+from course_lib.diagnosis.peers import check_peers
+from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
+from course_lib.monitoring import FlowRecord
+from course_lib.pytorch import graph
+from course_lib.pytorch.batches import Batch
+
+TARGETS = ("label", "labels", "target", "targets")
+"""Under these names, a dict of inputs holds the targets besides."""
+
+
+def list_tensors(data: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a batch, a tuple or a dict, however nested."""
+    if isinstance(data, torch.Tensor):
+        yield data
+    elif isinstance(data, (dict, tuple, list)):
+        for part in data.values() if isinstance(data, dict) else data:
+            yield from list_tensors(part)
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor's numbers on the host; what NumPy lacks (bfloat16) as float32."""
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
+
+
+def split_tensors(batch: Batch) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Return a batch's inputs and its targets as arrays, as far as they are dense tensors."""
+    x, y = batch
+    if isinstance(x, dict):
+        y = next((x[name] for name in TARGETS if name in x), y)
+        x = {name: part for name, part in x.items() if name not in TARGETS}
+    dense = [t for t in list_tensors(x) if t.layout is torch.strided and not t.is_complex()]
+    return [as_array(t) for t in dense], as_array(y) if isinstance(y, torch.Tensor) else None
+
+
+class FirstPass:
+    """What goes into the first layer with parameters, and comes out of the model, in one call.
+
+    Use it as a context manager around the first pass.
+
+    Fields:
+        module, name: that layer, None until it is called.
+        given: its input, None if there is no tensor among its arguments.
+        output: what the model returned, if it is a dense tensor of real numbers.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.module, self.name = None, ""
+        self.given: torch.Tensor | None = None
+        self.output: torch.Tensor | None = None
+
+    def __enter__(self) -> FirstPass:
+        self._handles = [
+            module.register_forward_pre_hook(
+                lambda module, args, kwargs, name=name: self._enter(name, module, args, kwargs),
+                with_kwargs=True,
+            )
+            for name, module in self.model.named_modules()
+            if any(True for _ in module.parameters(recurse=False))
+            and (isinstance(module, nn.MultiheadAttention) or not any(module.children()))
+        ]
+        self._handles.append(self.model.register_forward_hook(self._leave))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _enter(self, name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if self.module is None and not graph.transformed():
+            self.module, self.name = module, name
+            given = next(iter(list_tensors((*args, *kwargs.values()))), None)
+            self.given = None if given is None else given.detach().clone()
+
+    def _leave(self, module: nn.Module, args: tuple, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.is_floating_point():
+            self.output = output.detach().clone()
+
+    @property
+    def axis(self) -> int:
+        """The axis of the features of what the first layer gets."""
+        return 1 if isinstance(self.module, nn.modules.conv._ConvNd) else -1
+
+
+class RoundingWatch:
+    """Compares the 16-bit matrices after a trial with what they were before it."""
+
+    def __init__(self, model: nn.Module, rule: torch.optim.Optimizer) -> None:
+        held = {id(p) for group in rule.param_groups for p in group["params"]}
+        self.rule, self.rate = rule, 0.0
+        self.before = {
+            name: (p, p.detach().clone(), torch.zeros_like(p, dtype=torch.bool))
+            for name, p in model.named_parameters()
+            if p.dtype in (torch.float16, torch.bfloat16) and p.ndim > 1 and id(p) in held
+        }
+
+    def after_step(self) -> None:
+        """Note which entries had a gradient in this step."""
+        self.rate = max(self.rate, *(float(group["lr"]) for group in self.rule.param_groups))
+        for p, _, asked in self.before.values():
+            if p.grad is not None:
+                asked |= p.grad.to_dense() != 0
+
+    def weights(self) -> list[RoundedWeight]:
+        """Return what became of every matrix; none if every step had a rate of 0."""
+        if not self.rate:
+            return []
+        return [
+            RoundedWeight(
+                name, str(p.dtype).removeprefix("torch."), int(asked.sum()),
+                int((asked & (p.detach() == old)).sum()),
+            )
+            for name, (p, old, asked) in self.before.items()
+        ]  # fmt: skip
+
+
+def check_trial(
+    record: FlowRecord,
+    model: nn.Module,
+    batches: list[Batch],
+    loss: Callable | None,
+    first: FirstPass,
+    rounding: RoundingWatch,
+    steps: int,
+) -> list[Finding]:
+    """Return what the trial shows beside the record, after so many steps."""
+    split = [split_tensors(batch) for batch in batches]
+    given = None if first.given is None else as_array(first.given)
+    kind = type(first.module).__name__
+    found = [
+        *check_alike([x for x, _ in split], [y for _, y in split]),
+        *check_small(split[0][0], given, first.name),
+        *check_features(given, first.axis, kind, first.name),
+        *check_peers(record, {name: p.numel() for name, p in model.named_parameters()}),
+    ]
+    if not record.nonfinite:
+        found += check_rounded(rounding.weights(), steps)
+    if loss is not None and first.output is not None:
+        output = first.output.double().cpu().numpy()
+        found += check_output(record, output, loss_gradient(loss, first.output, batches[0][1]))
+    return found
+
+
+def loss_gradient(
+    loss: Callable, output: torch.Tensor, targets: object
+) -> Callable[[np.ndarray], np.ndarray | None]:
+    """Return the loss's gradient as a function of made-up outputs like `output`."""
+
+    def gradient(values: np.ndarray) -> np.ndarray | None:
+        made = torch.as_tensor(values, dtype=output.dtype, device=output.device).requires_grad_()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                value = loss(made) if targets is None else loss(made, targets)
+            (grad,) = torch.autograd.grad(value, made)
+        except Exception:  # a reader's loss may refuse such outputs in any way
+            return None
+        return grad.double().cpu().numpy()
+
+    return gradient

@@ -1,0 +1,178 @@
+"""What a trial of a Keras model shows beside the monitor's record: inputs, outputs, rounding."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from course_lib.diagnosis import Finding
+from course_lib.diagnosis.inputs import check_alike, check_features, check_small
+from course_lib.diagnosis.outputs import check_output
+from course_lib.diagnosis.peers import check_peers
+from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
+from course_lib.monitoring import FlowRecord
+from course_lib.tf.batches import Batch
+from course_lib.tf.layer_names import named_layers, named_variables
+from course_lib.tf.probes import override, restore
+
+Loss = Callable[[tf.Tensor], tf.Tensor]
+"""Of a model's output, the targets being those of the first batch."""
+
+
+def as_array(tensor: tf.Tensor) -> np.ndarray:
+    """Return a tensor's numbers on the host; what NumPy lacks (bfloat16) as float32."""
+    return (tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor).numpy()
+
+
+def split_tensors(batch: Batch) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Return a batch's inputs and its targets as arrays; none if some are sparse, ragged or words.
+
+    Several targets count as none.
+    """
+    x, y = batch
+    parts = tf.nest.flatten(x)
+    dense = all(tf.is_tensor(t) and isinstance(t, tf.Tensor) and t.dtype != tf.string
+                for t in parts)  # fmt: skip
+    targets = as_array(y) if isinstance(y, tf.Tensor) and y.dtype != tf.string else None
+    return [as_array(t) for t in parts] if dense else [], targets
+
+
+class FirstPass:
+    """What goes into the first layer with weights, in one eager pass.
+
+    Use it as a context manager around that pass.
+
+    Fields:
+        layer, name: that layer, None until it is called.
+        given: its input, None if that is no tensor.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self.layer, self.name = None, ""
+        self.given: tf.Tensor | None = None
+
+    def __enter__(self) -> FirstPass:
+        self._patched: list = []
+        for name, layer in named_layers(self.model):
+            leaf = isinstance(layer, keras.layers.RNN) or not getattr(layer, "_layers", True)
+            if leaf and layer.weights:
+                override(layer, "call", self._seen(name, layer), self._patched)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        restore(self._patched)
+
+    def _seen(self, name: str, layer: keras.Layer) -> Callable:
+        call = layer.call
+
+        @functools.wraps(call)
+        def seen(*args: object, **kwargs: object) -> object:
+            if self.layer is None:
+                self.layer, self.name = layer, name
+                given = next((t for t in tf.nest.flatten((args, kwargs))
+                              if isinstance(t, tf.Tensor)), None)  # fmt: skip
+                self.given = given if hasattr(given, "numpy") else None
+            return call(*args, **kwargs)
+
+        return seen
+
+    @property
+    def axis(self) -> int:
+        """The axis of the features of what the first layer gets."""
+        return 1 if getattr(self.layer, "data_format", None) == "channels_first" else -1
+
+
+class RoundingWatch:
+    """Compares the 16-bit matrices after a trial with what they were before it."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self.before = [(v, v.numpy()) for v in model.trainable_variables
+                       if v.dtype in ("float16", "bfloat16") and len(v.shape) > 1]  # fmt: skip
+
+    def weights(self, rule: keras.Optimizer, measure: Callable, steps: int) -> list[RoundedWeight]:
+        """Return what became of every matrix; none if the rule has not moved anything yet.
+
+        Arguments:
+            rule: the optimizer.
+            measure: () -> the loss, for the entries that have a gradient.
+            steps: how many were taken.
+        """
+        inner = getattr(rule, "inner_optimizer", rule)
+        if not self.before or float(inner.learning_rate) == 0 or (
+            steps < (inner.gradient_accumulation_steps or 1)
+        ):  # fmt: skip
+            return []
+        with tf.GradientTape() as tape:
+            loss = rule.scale_loss(measure())
+        grads = tape.gradient(loss, [v.value for v, _ in self.before])
+        names = named_variables(self.model)
+        found = []
+        for (variable, old), grad in zip(self.before, grads, strict=True):
+            if grad is not None:
+                asked = tf.convert_to_tensor(grad).numpy() != 0
+                still = asked & (variable.numpy() == old)
+                found.append(RoundedWeight(names[id(variable)][0], variable.dtype,
+                                           int(asked.sum()), int(still.sum())))  # fmt: skip
+        return found
+
+
+def check_inputs(
+    record: FlowRecord, model: keras.Model, batches: list[Batch], first: FirstPass
+) -> list[Finding]:
+    """Return what the inputs of a trial, and its model's matrices, show beside the record."""
+    split = [split_tensors(batch) for batch in batches]
+    given = None if first.given is None else as_array(first.given)
+    kind = type(first.layer).__name__
+    names = named_variables(model)
+    return [
+        *check_alike([x for x, _ in split], [y for _, y in split]),
+        *check_small(split[0][0], given, first.name),
+        *check_features(given, first.axis, kind, first.name),
+        *check_peers(record, {names[id(v)][0]: int(np.prod(v.shape)) for v in model.weights}),
+    ]
+
+
+def check_rounding(
+    record: FlowRecord, watch: RoundingWatch, rule: keras.Optimizer, measure: Callable, steps: int
+) -> list[Finding]:
+    """Return what 16-bit weights did; nothing if anything was not finite."""
+    return [] if record.nonfinite else check_rounded(watch.weights(rule, measure, steps), steps)
+
+
+def check_loss(record: FlowRecord, output: object, loss: Loss) -> list[Finding]:
+    """Return a finding if the output has passed an activation that the loss applies again.
+
+    Keras marks what came from its softmax, and its losses then take the logits behind it.
+    """
+    if not isinstance(output, tf.Tensor) or not output.dtype.is_floating:
+        return []
+    values = tf.cast(output, tf.float64).numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        marked = hasattr(output, "_keras_logits")
+        mended = marked and float(loss(output)) != float(loss(tf.identity(output)))
+        return check_output(record, values, _gradient(loss, output), mended=mended)
+
+
+def _gradient(loss: Loss, output: tf.Tensor) -> Callable[[np.ndarray], np.ndarray | None]:
+    """Return the loss's gradient as a function of made-up outputs like `output`."""
+
+    def gradient(values: np.ndarray) -> np.ndarray | None:
+        made = tf.cast(tf.convert_to_tensor(values), output.dtype)
+        try:
+            with tf.GradientTape() as tape:
+                tape.watch(made)
+                value = loss(made)
+            grad = tape.gradient(value, made)
+        except Exception:  # a reader's loss may refuse such outputs in any way
+            return None
+        return None if grad is None else tf.cast(tf.convert_to_tensor(grad), tf.float64).numpy()
+
+    return gradient
