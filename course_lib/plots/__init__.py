@@ -23,7 +23,7 @@ from course_lib.plots.clipping import (
     plot_final_losses,
     plot_spike_responses,
 )
-from course_lib.plots.cures import plot_cure_conditions, plot_cure_verdicts
+from course_lib.plots.cures import plot_cure_conditions, plot_cure_seeds, plot_cure_verdicts
 from course_lib.plots.diagnosis import (
     plot_magnitude_history,
     plot_magnitudes,
@@ -91,6 +91,7 @@ __all__ = [
     "plot_condition_numbers",
     "plot_connectivity",
     "plot_cure_conditions",
+    "plot_cure_seeds",
     "plot_cure_verdicts",
     "plot_death_sweep",
     "plot_descents",

@@ -5,13 +5,17 @@ Every cell says in words what its color says, so the color is only there to find
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from course_lib._validation import require_type
-from course_lib.cure_results import CureTable
-from course_lib.plots.style import INK, new_axes
+from course_lib._validation import require_choice, require_sequence, require_type
+from course_lib.cure_results import DECADES, CureTable
+from course_lib.plots.style import BLUE, INK, THEORY, VERMILLION, new_axes
 
 CONDITION_COLORS = {
     "healthy": "#cfe8f7",
@@ -27,6 +31,8 @@ VERDICT_COLORS = {
     "harms": "#f6c3a5",
     "varies": "#fbe3b5",
 }
+SEED_COLORS = {"helps": BLUE, "healthy": BLUE, "harms": VERMILLION}
+"""Of the points of a cell, by its verdict or its condition; all others are open and gray."""
 SHORT = {
     "healthy": "healthy", "vanishing": "vanishes", "exploding": "explodes", "dead": "dead",
     "saturated": "saturated", "varies": "varies",
@@ -59,6 +65,64 @@ def plot_cure_verdicts(table: CureTable, *, ax: Axes | None = None) -> Axes:
     return _draw_cells(table, cells, table.cures, ax)
 
 
+def plot_cure_seeds(
+    table: CureTable, *, quantity: str = "accuracies", unsettled: Sequence[tuple[str, str]] = ()
+) -> Figure:
+    """Plot one quantity for every seed: a panel per patient, a row per cure, a circle per seed.
+
+    Arguments:
+        table: of trials.
+        quantity: "accuracies" after training, in percent, filled where the cure helps or harms; or
+            "decades" before it, filled where the network is healthy. What is not finite has no
+            circle.
+        unsettled: (patient, cure) of the cells whose accuracies hang on rounding errors; they have
+            no circles, and say in words that the run is chaotic, and the verdict.
+    """
+    require_type("table", table, CureTable)
+    require_choice("quantity", quantity, ("accuracies", "decades"))
+    for k, key in enumerate(require_sequence("unsettled", unsettled, of="pairs", empty=True)):
+        if not isinstance(key, tuple) or key not in table.trials:
+            raise ValueError(f"`unsettled[{k}]` (={key!r}) must be a (patient, cure) of the table.")
+    rows, trained = ("", *table.cures), quantity == "accuracies"
+    figure, axes = plt.subplots(
+        1, len(table.patients), figsize=(7.2, 0.9 + 0.24 * len(rows)), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for ax, patient in zip(axes[0], table.patients, strict=True):
+        new_axes(ax)
+        ax.set_title(patient, fontsize=9)
+        if trained:
+            ax.set_xlim(-5, 105)
+            ax.set_xticks([0, 50, 100])
+        else:
+            ax.axvspan(-DECADES, DECADES, color="#eeeeee", linewidth=0)
+        for row, cure in enumerate(rows):
+            _draw_seeds(
+                ax, row, table, (patient, cure), trained, hidden=(patient, cure) in unsettled
+            )
+    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    axes[0, 0].set_yticks(range(len(rows)), [row or "untreated" for row in rows], fontsize=9)
+    figure.supxlabel("unseen digits read, in %" if trained else "decades", fontsize=9)
+    return figure
+
+
+def _draw_seeds(
+    ax: Axes, row: int, table: CureTable, key: tuple[str, str], trained: bool, *, hidden: bool
+) -> None:
+    trial = table.trials[key]
+    values = 100 * trial.accuracies if trained else trial.decades
+    word = trial.condition if not trained else table.verdict(*key) if key[1] else ""
+    color = SEED_COLORS.get(word, THEORY)
+    if hidden or not np.isfinite(values).any():
+        words = ", ".join(filter(None, ("chaotic", word))) if hidden else "nothing arrives"
+        ax.text(0.5, row, words, transform=ax.get_yaxis_transform(), ha="center", va="center",
+                fontsize=7.5, color=color)  # fmt: skip
+        return
+    values = values[np.isfinite(values)]
+    ax.plot(values, np.full(len(values), row), linestyle="none", marker="o", markersize=5,
+            color=color, markerfacecolor=color if word in SEED_COLORS else "none")  # fmt: skip
+
+
 def _draw_cells(
     table: CureTable, cells: dict[tuple[str, str], tuple[str, str]], rows: tuple[str, ...],
     ax: Axes | None,
@@ -80,4 +144,3 @@ def _draw_cells(
     ax.grid(False)
     ax.spines[:].set_visible(False)
     return ax
-

@@ -244,6 +244,45 @@ def test_plots_name_every_cell():
         plots.plot_cure_verdicts({})
 
 
+def test_the_seeds_of_every_cell_are_points_unless_rounding_decides():
+    table = compare_cures(DIGITS, patients=["exploding", "dead"], cures=["clip to 1"],
+                          seeds=[0, 1, 2], steps=1)  # fmt: skip
+    figure = plots.plot_cure_seeds(table, unsettled=[("exploding", "clip to 1")])
+    left, right = figure.axes
+    assert [ax.get_title() for ax in figure.axes] == ["exploding", "dead"]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["untreated", "clip to 1"]
+    (untreated,) = left.lines
+    np.testing.assert_array_equal(untreated.get_xdata(), 100 * table.trial("exploding").accuracies)
+    assert [t.get_text() for t in left.texts] == ["chaotic, no effect"]
+    assert len(right.lines) == 2
+    before = plots.plot_cure_seeds(table, quantity="decades").axes
+    np.testing.assert_array_equal(before[0].lines[0].get_xdata(), table.trial("exploding").decades)
+    assert not before[1].lines  # nothing arrives at the first layer of any dead network
+    assert [t.get_text() for t in before[1].texts] == ["nothing arrives"] * 2
+    for options in ({"quantity": "finite"}, {"unsettled": ["dead"]}, {"unsettled": [["dead", ""]]},
+                    {"unsettled": [("dead", "hope")]}):  # fmt: skip
+        with pytest.raises(ValueError, match=f"`{next(iter(options))}"):
+            plots.plot_cure_seeds(table, **options)
+
+
+@pytest.mark.parametrize("patient", PATIENTS)
+def test_rounding_decides_only_where_weights_are_too_large(patient):
+    """What the chapter looks for among the exploding and the saturated is nowhere else."""
+    cures = [cure for cure in CURES if cure not in ("decay 1e-5", "Adam")]
+    nudged = replace(DIGITS, x_train=DIGITS.x_train * (1 + 2.0**-52))
+    here, there = (compare_cures(d, patients=[patient], cures=cures, seeds=range(5))
+                   for d in (DIGITS, nudged))  # fmt: skip
+    moved = {
+        cure
+        for (_, cure), trial in here.trials.items()
+        if not np.array_equal(trial.accuracies, there.trial(patient, cure).accuracies)
+    }
+    assert moved == {
+        "exploding": {"clip to 1"},
+        "saturated": {"", "shortcuts", "clip to 1", "rate / 10"},
+    }.get(patient, set())
+
+
 @pytest.mark.parametrize(
     ("call", "name"),
     [
