@@ -44,6 +44,7 @@ from course_lib.diagnosis.thresholds import (
 )
 from course_lib.diagnosis.training import (
     before_nonfinite,
+    check_decay,
     check_nonfinite,
     check_time,
     check_updates,
@@ -93,7 +94,7 @@ def diagnose_record(record: FlowRecord) -> list[Finding]:
     if len(sound) == 0:
         return found
     checks = (check_inputs, check_scale, check_exact_zeros, check_depth, check_time, check_units,
-              check_updates, check_connections)  # fmt: skip
+              check_updates, check_decay, check_connections)  # fmt: skip
     return found + put_growth_first([f for check in checks for f in check(sound)], sound)
 
 

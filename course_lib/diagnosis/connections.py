@@ -9,6 +9,7 @@ gradient, says that it does not know where layers before it get theirs, and othe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -180,9 +181,15 @@ _MISSING = (
 )  # fmt: skip
 
 
+def is_position(parameter: str) -> bool:
+    """Return whether a parameter's name says that it is a table of positions."""
+    return bool(re.search(r"pos(ition(al)?)?_?(emb|enc|table)|embed_pos", parameter.lower()))
+
+
 def check_frozen(record: FlowRecord) -> list[Finding]:
     """Return a finding if matrices are frozen: a note, or a warning if some trainable ones ran
-    before and most are trained, which is neither fine-tuning nor a frozen body.
+    before and most are trained, which is neither fine-tuning nor a frozen body. Tables of positions
+    are often fixed by design.
     """
     owners, order = record.parameter_layers, [name.split("#")[0] for name in record.layers]
     place = {name: k for k, name in reversed(list(enumerate(order)))}
@@ -192,7 +199,7 @@ def check_frozen(record: FlowRecord) -> list[Finding]:
     trained = sorted(place[owners[p]] for p in matrices if record.trainable[p])
     if not frozen or not trained:
         return []
-    inside = [p for k, p in frozen if k > trained[0]]
+    inside = [p for k, p in frozen if k > trained[0] and not is_position(record.parameters[p])]
     odd = bool(inside) and len(frozen) < len(trained)
     return [
         Finding(

@@ -22,6 +22,7 @@ from collections.abc import Callable
 import numpy as np
 
 from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.thresholds import FIRST_LOSS, RESCALED_OUTPUT
 from course_lib.monitoring import FlowRecord
 
 ROWS_SUM = 0.01
@@ -125,6 +126,39 @@ def check_output(
         return [_finding(record, own, "softmax", float(np.log1p((count - 1) / np.e)), mended)]
     if takes_sigmoid(gradient, output.shape):
         return [_finding(record, own, "sigmoid", float(np.log(2)), mended)]
+    return []
+
+
+def check_first_loss(
+    record: FlowRecord, output: np.ndarray, gradient: Gradient, value: Callable
+) -> list[Finding]:
+    """Return a finding if cross-entropy begins far above that of equal answers for all classes.
+
+    Arguments:
+        record: of the trial.
+        output: what the model gave in its first step, float64.
+        gradient, value: of the loss, for outputs of this shape; `value` may be NaN.
+    """
+    for axis in dict.fromkeys((output.ndim - 1, 1)) if output.ndim > 1 else ():
+        spread = np.sqrt(np.mean(output.var(axis=axis)))
+        if not RESCALED_OUTPUT / 2 <= spread < np.inf or not takes_softmax(
+            gradient, output.shape, axis
+        ):  # fmt: skip
+            continue
+        ratio = value(output) / value(np.zeros(output.shape))
+        if not FIRST_LOSS <= ratio < np.inf:
+            return []
+        return [
+            Finding(
+                "large_outputs", "warning",
+                f"the first loss is {ratio:.1f} times that of equal answers for all classes",
+                record.layers[-1] if len(record.layers) else "output", float(ratio), FIRST_LOSS,
+                f"The outputs differ by {spread:.1f} between classes (standard deviation): the "
+                "model is sure of what it has not learned, and the first steps only undo that.",
+                "a smaller last layer, or a normalization before it; for a trained model, a look "
+                "at the order of the classes.",
+            )
+        ]  # fmt: skip
     return []
 
 

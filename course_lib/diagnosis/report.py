@@ -18,7 +18,7 @@ CAUSES_FIRST = (
     "unstable_training", "zero_weights", "zero_scale", "rescaled_layer", "small_inputs",
     "unequal_features", "rounded_updates", "large_update", "dead_units", "saturation",
     "saturated_attention", "large_recurrent_matrix", "stuck_gate", "large_inputs",
-    "growing_signal", "exploding_gradient",
+    "weights_decay", "strong_dropout", "large_outputs", "growing_signal", "exploding_gradient",
 )  # fmt: skip
 """What is more often a cause than a consequence; what is not named here comes after these."""
 

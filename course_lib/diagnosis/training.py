@@ -11,6 +11,9 @@ from course_lib.diagnosis.connections import containers
 from course_lib.diagnosis.depth import typical
 from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.thresholds import (
+    DECAY_ALIKE,
+    DECAY_WARNING,
+    RISING,
     SPIKE,
     STILL_SHARE,
     UPDATE_FROM_ZERO,
@@ -109,6 +112,38 @@ def drawn_small(record: FlowRecord, columns: list[int], ratios: np.ndarray) -> s
     return found
 
 
+def is_rising(ratios: np.ndarray) -> bool:
+    """Return whether the updates of a weight grow from the first step to the last."""
+    known = ratios[np.isfinite(ratios)]
+    return bool(len(known) > 1 and known[-1] > RISING * known[0])
+
+
+def check_decay(record: FlowRecord) -> list[Finding]:
+    """Return a finding if all matrices lose the same large share of their size in every step."""
+    columns = [k for k, rank in enumerate(record.parameter_ranks)
+               if rank >= 2 and record.trainable[k]]  # fmt: skip
+    if len(record) < 3 or len(columns) < 2:
+        return []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lost = -np.diff(np.log(record.weight_norms[:, columns]), axis=0)
+    lost = typical(lost / np.diff(record.steps)[:, None])
+    lost = lost[np.isfinite(lost)]
+    if len(lost) < 2:
+        return []
+    usual = float(np.median(lost))
+    apart = np.median(np.abs(lost - usual))
+    if usual < DECAY_WARNING or apart > DECAY_ALIKE * usual:
+        return []
+    return [
+        Finding(
+            "weights_decay", "warning", "all weights shrink by the same share in every step",
+            f"{len(lost)} weight matrices", usual, DECAY_WARNING,
+            "Weight decay takes away more than the loss can put back; all of them tend to 0.",
+            "a smaller weight decay (it is multiplied by the learning rate in AdamW and SGD).",
+        )
+    ]  # fmt: skip
+
+
 def check_updates(record: FlowRecord) -> list[Finding]:
     found = []
     moved = np.any(record.update_ratios > 0, axis=1)  # none: gradients were accumulated
@@ -136,7 +171,8 @@ def check_updates(record: FlowRecord) -> list[Finding]:
                 "a smaller learning rate, warm-up.",
             )
         )  # fmt: skip
-    still = [k for k in columns if 0 < ratios[k] < UPDATE_STILL]
+    still = [k for k in columns if 0 < ratios[k] < UPDATE_STILL
+             and not is_rising(record.update_ratios[moved, k])]  # fmt: skip
     if still:
         k = min(still, key=lambda k: ratios[k])
         lost = ratios[k] < UPDATE_LOST

@@ -1,9 +1,14 @@
-"""What a trial of the reader's own model was, in one sentence: shared by both frameworks."""
+"""What a trial of the reader's own model was, in one sentence, and what its loss says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
+from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.thresholds import DROPPED_WARNING
+from course_lib.monitoring import FlowRecord
 from course_lib.results import format_number
 
 
@@ -35,6 +40,39 @@ def describe_trial(
     if len(losses) < steps:
         text += f"; stopped there, of {steps} steps, because the loss is not finite"
     return text + ". The model itself is as it was."
+
+
+def check_loss_value(record: FlowRecord, losses: Sequence[float]) -> list[Finding]:
+    """Return a finding if the loss is not finite, and nothing before it is to blame."""
+    if record.nonfinite or np.isfinite(losses[-1]):
+        return []
+    return [
+        Finding(
+            "non_finite", "problem", f"the loss is {losses[-1]:g}", f"loss, step {len(losses) - 1}",
+            float(losses[-1]), float("inf"),
+            "No activation and no gradient of the sampled steps is: it comes about in the loss.",
+            "a look at its logarithms, divisions and square roots near zero.",
+        )
+    ]  # fmt: skip
+
+
+def check_dropout(rates: Mapping[str, float]) -> list[Finding]:
+    """Return a finding if a dropout leaves next to nothing.
+
+    Arguments:
+        rates: the share that is dropped, by the name of the layer.
+    """
+    if not rates or max(rates.values()) < DROPPED_WARNING:
+        return []
+    where = max(rates, key=rates.__getitem__)
+    return [
+        Finding(
+            "strong_dropout", "warning", "dropout leaves next to nothing", where, rates[where],
+            DROPPED_WARNING,
+            "What is left is multiplied by 1/(1 - p), so that the variance grows as many times.",
+            "a rate of 0.1 to 0.5; it is the share that is dropped, not the share that is kept.",
+        )
+    ]  # fmt: skip
 
 
 class FirstCall:

@@ -22,7 +22,12 @@ from course_lib.pytorch.batches import Batch, call_model, read_batches
 from course_lib.pytorch.inspection import evaluating, profile_recurrent_layers
 from course_lib.pytorch.monitor import GradientFlowMonitor
 from course_lib.pytorch.randomness import generators_kept, seed_generators
-from course_lib.pytorch.trial_facts import FirstPass, RoundingWatch, check_trial
+from course_lib.pytorch.trial_facts import (
+    FirstPass,
+    RoundingWatch,
+    check_trial,
+    list_tensors,
+)
 
 
 def diagnose_model(
@@ -82,9 +87,12 @@ def diagnose_model(
         profiles = trial.profile_layers()
         monitor = GradientFlowMonitor(trial.model, optimizer=rule, every=every, share=share)
         losses = trial.train(rule, monitor)
-        record = tell_unused(monitor.record, lambda: trial.loss_changes(seed))
+        record = tell_unused(
+            monitor.record,
+            lambda: trial.loss_changes(seed) if np.isfinite(losses[-1]) else None,
+        )
         shown = check_trial(record, trial.model, trial.batches, trial.loss, trial.first,
-                            trial.rounding, len(losses))  # fmt: skip
+                            trial.rounding, losses)  # fmt: skip
     report = diagnose(record, *profiles).with_findings(shown)
     rates = {float(group["lr"]) for group in rule.param_groups}
     sentence = describe_trial(
@@ -127,7 +135,7 @@ class _Trial:
             ) from error
         if not self.model.training:
             self.model.train()
-        self.first = FirstPass(self.model)
+        self.first, self.output = FirstPass(self.model), None
         first = next(iter(self.model.parameters()), torch.empty(0))
         self.batches = read_batches(inputs, targets, limit=steps, like=first)
         if any(is_lazy(p) for p in self.model.parameters()):
@@ -141,7 +149,7 @@ class _Trial:
     def measure_loss(self, batch: Batch) -> torch.Tensor:
         """Return the loss of one batch, a tensor of one number."""
         x, y = batch
-        output = self.call(self.model, x)
+        self.output = output = self.call(self.model, x)
         if self.loss is not None:
             value = self.loss(output) if y is None else self.loss(output, y)
         else:
@@ -188,8 +196,15 @@ class _Trial:
         with monitor:
             for batch in steps:
                 rule.zero_grad()
-                with nullcontext() if losses else self.first:
-                    value = self.measure_loss(batch)
+                try:
+                    with nullcontext() if losses else self.first:
+                        value = self.measure_loss(batch)
+                except Exception:
+                    if not self.refused():
+                        raise
+                    losses.append(float("nan"))
+                    rule.step()  # no weight has a gradient, and none moves: the sample is complete
+                    break
                 if value.requires_grad:
                     value.backward()
                 losses.append(value.item())
@@ -201,6 +216,10 @@ class _Trial:
                 if not np.isfinite(losses[-1]):
                     break
         return losses
+
+    def refused(self) -> bool:
+        """Return whether the loss was given a number that is none, and may have raised for that."""
+        return any(not t.isfinite().all() for t in list_tensors(self.output))
 
     def _closure(self, rule: torch.optim.Optimizer, batch: Batch) -> torch.Tensor:
         rule.zero_grad()

@@ -11,12 +11,15 @@ from torch import nn
 
 from course_lib.diagnosis import Finding
 from course_lib.diagnosis.inputs import check_alike, check_features, check_small
-from course_lib.diagnosis.outputs import check_output
+from course_lib.diagnosis.outputs import check_first_loss, check_output
 from course_lib.diagnosis.peers import check_peers
 from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
+from course_lib.diagnosis.trial import check_dropout, check_loss_value
 from course_lib.monitoring import FlowRecord
 from course_lib.pytorch import graph
 from course_lib.pytorch.batches import Batch
+
+DROPOUTS = nn.modules.dropout._DropoutNd
 
 TARGETS = ("label", "labels", "target", "targets")
 """Under these names, a dict of inputs holds the targets besides."""
@@ -136,9 +139,9 @@ def check_trial(
     loss: Callable | None,
     first: FirstPass,
     rounding: RoundingWatch,
-    steps: int,
+    losses: list[float],
 ) -> list[Finding]:
-    """Return what the trial shows beside the record, after so many steps."""
+    """Return what the trial shows beside the record."""
     split = [split_tensors(batch) for batch in batches]
     given = None if first.given is None else as_array(first.given)
     kind = type(first.module).__name__
@@ -147,29 +150,45 @@ def check_trial(
         *check_small(split[0][0], given, first.name),
         *check_features(given, first.axis, kind, first.name),
         *check_peers(record, {name: p.numel() for name, p in model.named_parameters()}),
+        *check_loss_value(record, losses),
     ]
     if not record.nonfinite:
-        found += check_rounded(rounding.weights(), steps)
+        found += check_rounded(rounding.weights(), len(losses))
+    found += check_dropout({
+        name: m.p for name, m in model.named_modules() if isinstance(m, DROPOUTS) and m.training
+    })  # fmt: skip
     if loss is not None and first.output is not None:
-        output = first.output.double().cpu().numpy()
-        found += check_output(record, output, loss_gradient(loss, first.output, batches[0][1]))
+        output, judge = as_array(first.output).astype(np.float64), LossOnTrial(
+            loss, first.output, batches[0][1]
+        )  # fmt: skip
+        found += check_output(record, output, judge.gradient)
+        found += check_first_loss(record, output, judge.gradient, judge.value)
     return found
 
 
-def loss_gradient(
-    loss: Callable, output: torch.Tensor, targets: object
-) -> Callable[[np.ndarray], np.ndarray | None]:
-    """Return the loss's gradient as a function of made-up outputs like `output`."""
+class LossOnTrial:
+    """The loss as a function of made-up outputs like `output`, with the targets of one batch."""
 
-    def gradient(values: np.ndarray) -> np.ndarray | None:
-        made = torch.as_tensor(values, dtype=output.dtype, device=output.device).requires_grad_()
+    def __init__(self, loss: Callable, output: torch.Tensor, targets: object) -> None:
+        self.loss, self.output, self.targets = loss, output, targets
+
+    def gradient(self, values: np.ndarray) -> np.ndarray | None:
+        """Return the loss's gradient there, or None where the loss refuses them."""
+        found = self._measure(values)
+        return None if found is None else found[1].double().cpu().numpy()
+
+    def value(self, values: np.ndarray) -> float:
+        """Return the loss there, or NaN."""
+        found = self._measure(values)
+        return float("nan") if found is None else found[0]
+
+    def _measure(self, values: np.ndarray) -> tuple[float, torch.Tensor] | None:
+        like = self.output
+        made = torch.as_tensor(values, dtype=like.dtype, device=like.device).requires_grad_()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                value = loss(made) if targets is None else loss(made, targets)
-            (grad,) = torch.autograd.grad(value, made)
+                loss = self.loss(made) if self.targets is None else self.loss(made, self.targets)
+            return loss.item(), torch.autograd.grad(loss, made)[0]
         except Exception:  # a reader's loss may refuse such outputs in any way
             return None
-        return grad.double().cpu().numpy()
-
-    return gradient

@@ -12,13 +12,17 @@ import tensorflow as tf
 
 from course_lib.diagnosis import Finding
 from course_lib.diagnosis.inputs import check_alike, check_features, check_small
-from course_lib.diagnosis.outputs import check_output
+from course_lib.diagnosis.outputs import check_first_loss, check_output
 from course_lib.diagnosis.peers import check_peers
 from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
+from course_lib.diagnosis.trial import check_dropout, check_loss_value
 from course_lib.monitoring import FlowRecord
 from course_lib.tf.batches import Batch
 from course_lib.tf.layer_names import named_layers, named_variables
 from course_lib.tf.probes import override, restore
+
+DROPOUTS = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D,
+            keras.layers.SpatialDropout3D)  # fmt: skip
 
 Loss = Callable[[tf.Tensor], tf.Tensor]
 """Of a model's output, the targets being those of the first batch."""
@@ -123,10 +127,14 @@ class RoundingWatch:
         return found
 
 
-def check_inputs(
-    record: FlowRecord, model: keras.Model, batches: list[Batch], first: FirstPass
+def check_model(
+    record: FlowRecord,
+    model: keras.Model,
+    batches: list[Batch],
+    first: FirstPass,
+    losses: list[float],
 ) -> list[Finding]:
-    """Return what the inputs of a trial, and its model's matrices, show beside the record."""
+    """Return what inputs, matrices, dropout and losses of a trial show beside the record."""
     split = [split_tensors(batch) for batch in batches]
     given = None if first.given is None else as_array(first.given)
     kind = type(first.layer).__name__
@@ -136,7 +144,10 @@ def check_inputs(
         *check_small(split[0][0], given, first.name),
         *check_features(given, first.axis, kind, first.name),
         *check_peers(record, {names[id(v)][0]: int(np.prod(v.shape)) for v in model.weights}),
-    ]
+        *check_dropout({name: float(layer.rate) for name, layer in named_layers(model)
+                        if isinstance(layer, DROPOUTS)}),
+        *check_loss_value(record, losses),
+    ]  # fmt: skip
 
 
 def check_rounding(
@@ -158,21 +169,35 @@ def check_loss(record: FlowRecord, output: object, loss: Loss) -> list[Finding]:
         warnings.simplefilter("ignore")
         marked = hasattr(output, "_keras_logits")
         mended = marked and float(loss(output)) != float(loss(tf.identity(output)))
-        return check_output(record, values, _gradient(loss, output), mended=mended)
+        judge = LossOnTrial(loss, output.dtype)
+        found = check_output(record, values, judge.gradient, mended=mended)
+        return [*found, *check_first_loss(record, values, judge.gradient, judge.value)]
 
 
-def _gradient(loss: Loss, output: tf.Tensor) -> Callable[[np.ndarray], np.ndarray | None]:
-    """Return the loss's gradient as a function of made-up outputs like `output`."""
+class LossOnTrial:
+    """The loss as a function of made-up outputs of one type."""
 
-    def gradient(values: np.ndarray) -> np.ndarray | None:
-        made = tf.cast(tf.convert_to_tensor(values), output.dtype)
+    def __init__(self, loss: Loss, dtype: tf.DType) -> None:
+        self.loss, self.dtype = loss, dtype
+
+    def gradient(self, values: np.ndarray) -> np.ndarray | None:
+        """Return the loss's gradient there, or None where the loss refuses them."""
+        found = self._measure(values)
+        if found is None or found[1] is None:
+            return None
+        return tf.cast(tf.convert_to_tensor(found[1]), tf.float64).numpy()
+
+    def value(self, values: np.ndarray) -> float:
+        """Return the loss there, or NaN."""
+        found = self._measure(values)
+        return float("nan") if found is None else found[0]
+
+    def _measure(self, values: np.ndarray) -> tuple[float, tf.Tensor | None] | None:
+        made = tf.cast(tf.convert_to_tensor(values), self.dtype)
         try:
             with tf.GradientTape() as tape:
                 tape.watch(made)
-                value = loss(made)
-            grad = tape.gradient(value, made)
+                loss = self.loss(made)
+            return float(loss), tape.gradient(loss, made)
         except Exception:  # a reader's loss may refuse such outputs in any way
             return None
-        return None if grad is None else tf.cast(tf.convert_to_tensor(grad), tf.float64).numpy()
-
-    return gradient
