@@ -182,7 +182,10 @@ def check_depth(record: FlowRecord) -> list[Finding]:
     found = depth_finding(norms, record.layers, note, slack=slack)
     if not any(f.severity == "problem" for f in found):
         found = check_shortcuts(record) or found
-    scale = depth_trend(typical(record.activation_scales))
+    scales = typical(record.activation_scales)
+    scale = depth_trend(scales)
+    if scale < 0:  # it grows; but from nothing is no growth
+        scale = depth_trend(np.where(scales > 0, scales, np.nan))
     severity = graded(abs(scale), slack * DECADES_PROBLEM, slack * DECADES_WARNING)
     if severity:
         grows = scale < 0  # the trend is told from the last layer to the first
@@ -207,10 +210,10 @@ def put_growth_first(findings: list[Finding], record: FlowRecord) -> list[Findin
     branches are too large, what its units do there is a consequence: one severity less.
     """
     growth = next((f for f in findings if f.code == "growing_signal"), None)
-    if growth is None:
-        return findings
     scales = record.activation_scales[0]
     known = scales[np.isfinite(scales) & (scales > 0)]
+    if growth is None or not len(known):
+        return findings
     below = SEVERITIES[min(SEVERITIES.index(growth.severity) + 1, len(SEVERITIES) - 1)]
     told = []
     for finding in findings:

@@ -19,7 +19,7 @@ LEAST = 4
 
 
 def check_exact_zeros(record: FlowRecord) -> list[Finding]:
-    """Return a finding for the one matrix, and for the one normalization, that gives 0."""
+    """Return a finding for the one matrix, and the one normalization, that gives 0; or for all."""
     return [*_zero_matrix(record), *_zero_norm(record)]
 
 
@@ -34,6 +34,8 @@ def _zero_matrix(record: FlowRecord) -> list[Finding]:
         if rank >= 2 and layer in order and layer not in outer
         and not is_scale(record.parameters[p])
     )  # fmt: skip
+    if len(matrices) > 1 and not any(record.weight_norms[0, p] for _, p in matrices):
+        return [_all_zero(record.parameters[matrices[0][1]], len(matrices))]
     zero = [(k, p) for k, p in matrices
             if record.weight_norms[0, p] == 0 and k < matrices[-1][0]]  # fmt: skip
     if len(matrices) < LEAST or len(zero) != 1:
@@ -52,6 +54,14 @@ def _zero_matrix(record: FlowRecord) -> list[Finding]:
             "an initialization as for the others; nothing, if the layer is to begin as nothing.",
         )
     ]  # fmt: skip
+
+
+def _all_zero(where: str, count: int) -> Finding:
+    return Finding(
+        "zero_weights", "problem", f"all {count} matrices are 0 at the first step", where, 0.0, 0.0,
+        "No signal and no gradient passes, and units that begin alike stay alike.",
+        "an initialization at random: He for ReLU, Xavier for tanh.",
+    )  # fmt: skip
 
 
 def _zero_norm(record: FlowRecord) -> list[Finding]:

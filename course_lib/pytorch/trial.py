@@ -258,7 +258,12 @@ class _Trial:
         return changes_loss
 
     def profile_layers(self) -> list[dict]:
-        """Return the profiles over time of the recurrent layers, as far as they can be taken."""
+        """Return the profiles over time of the recurrent layers, as far as they can be taken.
+
+        They are computed in NumPy, which has no bfloat16.
+        """
+        if any(p.dtype is torch.bfloat16 for p in self.model.parameters()):
+            return []
         with evaluating(self.model):
             found = profile_recurrent_layers(
                 self.model, lambda: self.call(self.model, self.batches[0][0]), strict=False

@@ -138,6 +138,19 @@ def test_one_matrix_of_zeros_is_named_and_cuts_a_plain_network():
     assert inside == [("warning", "zero_weights", "2.up.weight")]
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_matrices_that_are_all_0_are_named_and_nothing_grows_from_nothing(norm):
+    def clear(model):
+        for p in model.parameters():
+            if p.ndim > 1:
+                p.zero_()
+
+    for model in (plain_network(), block_network(norm)):
+        found = report_of(model, clear)
+        assert ("problem", "zero_weights", "0.weight") in found
+        assert "growing_signal" not in [code for _, code, _ in found]
+
+
 def test_zeros_by_plan_are_none():
     assert report_of(plain_network(), lambda m: m[-1].weight.zero_()) == []
     every = lambda m: [block.down.weight.zero_() for block in m[1:-1]]  # noqa: E731

@@ -93,6 +93,22 @@ def test_what_is_not_to_move_is_no_rounding():
     assert told(report) == []
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_in_bfloat16_are_diagnosed_without_a_profile(kind):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = kind(4, 8, batch_first=True), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.head(self.body(x)[0].mean(1))
+
+    x = torch.from_numpy(X.reshape(32, 4, 4)).bfloat16()
+    report = diagnose_pytorch(Recurrent().bfloat16(), x, torch.from_numpy(Y), steps=3,
+                              loss=nn.functional.cross_entropy, optimizer=adam(1e-6))  # fmt: skip
+    assert [f.severity for f in told(report)] == ["problem"]
+
+
 def in_keras(policy, rule):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
