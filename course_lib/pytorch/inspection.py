@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils.rnn import PackedSequence
 
 from course_lib._validation import (
     require_choice,
@@ -35,8 +34,7 @@ from course_lib.inspection import (
 )
 from course_lib.monitoring import ONE_SIDED
 from course_lib.pytorch.batches import call_model
-from course_lib.pytorch.bptt import bptt_profile
-from course_lib.pytorch.gates import longest_sequences
+from course_lib.pytorch.model_profiles import profile_recurrent_layers, recurrent_modules
 from course_lib.pytorch.probe import FlowProbe, first_tensor
 from course_lib.pytorch.randomness import generators_kept
 from course_lib.recurrent_results import BPTTProfile
@@ -341,92 +339,23 @@ def bptt_gradient_profile(model: nn.Module, x: object) -> dict[str, BPTTProfile]
     of them is caught, every layer and direction is taken by itself, and `bptt_profile` gives the
     profile of a loss at its last step. Names are those of the modules, with the parameters'
     suffix (`_l1`, `_l0_reverse`) where a module has several layers or directions. Of packed
-    sequences the longest count.
+    sequences the longest count. A cell that is called step by step is a layer too, unless its
+    state is changed between two steps, as by dropout.
 
     Arguments:
         model: any module that holds one of them; run in evaluation mode.
         x: a batch for it: an array or a tensor for `model(x)`, a dict of them for `model(**x)`, a
             tuple for `model(*x)`.
 
-    Raises ValueError for projections, which have no closed recursion.
+    Raises ValueError for projections, which have no closed recursion, and if no layer is left.
     """
     with generators_kept(seed=0), evaluating(model):
-        if not any(isinstance(m, nn.RNNBase) for m in model.modules()):
-            raise ValueError("`model` must hold an nn.RNN, nn.LSTM or nn.GRU.")
+        if not recurrent_modules(model):
+            raise ValueError("`model` must hold an nn.RNN, nn.LSTM or nn.GRU, or their cells.")
         inputs = {k: _like_model(model, part) for k, part in _named(x).items()}
         call = FirstCall("x", "`model` can be called on", call_model)
         given = inputs if isinstance(x, dict) else tuple(inputs.values())
-        return profile_recurrent_layers(model, lambda: call(model, given), strict=True)
-
-
-def profile_recurrent_layers(
-    model: nn.Module, run: Callable[[], object], *, strict: bool
-) -> dict[str, BPTTProfile]:
-    """Return the profile over time of each fused recurrent layer that `run()` calls, by name.
-
-    Projections have none, nor have inputs or states that are not finite: ValueError if `strict`,
-    else they are left out.
-    """
-    caught: dict[str, torch.Tensor] = {}
-
-    def catch(name: str) -> object:
-        def hook(module: nn.Module, inputs: tuple) -> None:
-            given = inputs[0] if inputs else None
-            if isinstance(given, PackedSequence):
-                caught.setdefault(name, longest_sequences(given))
-            elif isinstance(given, torch.Tensor):
-                batch = 0 if module.batch_first else 1
-                given = given.unsqueeze(batch) if given.ndim == 2 else given
-                caught.setdefault(name, given if module.batch_first else given.transpose(0, 1))
-            elif strict:
-                raise ValueError(f"`x` must reach {name} as a padded tensor or packed.")
-
-        return hook
-
-    found = {n or type(m).__name__: m for n, m in model.named_modules()
-             if isinstance(m, nn.RNNBase) and (strict or not m.proj_size)}  # fmt: skip
+        found = profile_recurrent_layers(model, lambda: call(model, given), strict=True)
     if not found:
-        return {}
-    handles = [m.register_forward_pre_hook(catch(n)) for n, m in found.items()]
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    profiles = {}
-    for name, inputs in caught.items():
-        for suffix, layer, h in _single_layers(found[name], inputs):
-            try:
-                profiles[name + suffix] = bptt_profile(layer, h.detach())
-            except ValueError:
-                if strict:
-                    raise
-    return profiles
-
-
-@torch.no_grad()
-def _single_layers(
-    module: nn.RNNBase, x: torch.Tensor
-) -> Iterator[tuple[str, nn.RNNBase, torch.Tensor]]:
-    """Yield (suffix, one-layer copy, its inputs (batch, T, n)) for each layer and direction."""
-    if getattr(module, "proj_size", 0):
-        raise ValueError("`model` has an LSTM with `proj_size`, which has no closed recursion.")
-    suffixes = ["", "_reverse"] if module.bidirectional else [""]
-    several = module.num_layers * len(suffixes) > 1
-    options = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
-    # Without storage, so that the copy draws no weights of its own from the reader's generators.
-    options |= {"device": "meta", "dtype": x.dtype}
-    for k in range(module.num_layers):
-        outputs = []
-        for direction in suffixes:
-            layer = type(module)(
-                x.shape[2], module.hidden_size, bias=module.bias, batch_first=True, **options
-            ).to_empty(device=x.device)
-            for name, parameter in layer.named_parameters():
-                parameter.copy_(getattr(module, f"{name.removesuffix('_l0')}_l{k}{direction}"))
-            given = x.flip(1) if direction else x
-            yield (f"_l{k}{direction}" if several else ""), layer, given
-            h = layer(given)[0]
-            outputs.append(h.flip(1) if direction else h)
-        x = torch.cat(outputs, dim=2)
+        raise ValueError("`model` must call a recurrent layer, or a cell on its own state.")
+    return found
