@@ -111,16 +111,19 @@ def find_odd(record: FlowRecord, sizes: Mapping[str, int]) -> list[tuple[int, fl
 
 def is_taken_back(record: FlowRecord, place: int, decades: float, others: list[int]) -> bool:
     """Return whether a normalization comes next, and the gradient is as much smaller as the output
-    is larger, beside that of the nearest layers of this role; true if no gradient is known.
+    is larger, beside that of the nearest layers of this role.
+
+    Told at the first step that has a gradient there: behind a head that begins at 0 there is none
+    at step 0. True if there never is one.
     """
     if "Norm" not in "".join(record.kinds[place + 1 : place + 2]):
         return False
-    norms = record.activation_grad_norms[0]
     near = [k for k in others if k < place][-1:] + [k for k in others if k > place][:1]
-    if not (norms[place] > 0 and np.all(norms[near] > 0)):
-        return True
-    away = np.log10(norms[place]) - np.mean(np.log10(norms[near]))
-    return bool(abs(away + decades) < abs(away))
+    for norms in record.activation_grad_norms:
+        if norms[place] > 0 and np.all(norms[near] > 0):
+            away = np.log10(norms[place]) - np.mean(np.log10(norms[near]))
+            return bool(abs(away + decades) < abs(away))
+    return True
 
 
 def check_peers(record: FlowRecord, sizes: Mapping[str, int]) -> list[Finding]:

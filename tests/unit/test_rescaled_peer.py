@@ -70,6 +70,9 @@ def test_in_front_of_a_normalization_it_is_a_note_if_the_gradient_makes_up_for_i
     assert told(peers(record(far, grads=back))) == [("warning", "blocks.2.up")]
     unknown = record(far, grads=[0.0] * 6, kind="LayerNorm")
     assert told(peers(unknown)) == [("info", "blocks.2.up")]
+    later = np.vstack([unknown.activation_grad_norms, np.ones_like(unknown.activation_grad_norms)])
+    assert told(peers(replace(unknown, activation_grad_norms=later))) == [
+        ("warning", "blocks.2.up")]  # fmt: skip
 
 
 def test_every_condition_can_withhold_the_finding():
