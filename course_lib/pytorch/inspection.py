@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -42,13 +42,17 @@ from course_lib.recurrent_results import BPTTProfile
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model into evaluation mode, and give every module its own mode back on leaving."""
+    """Put the model into evaluation mode, and give every module its own mode back on leaving.
+
+    Inside, tensors can be differentiated, even if the caller is in PyTorch's inference mode.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with torch.inference_mode(False):
+            yield
     finally:
         for module, mode in modes:
             module.training = mode
@@ -65,6 +69,7 @@ def _like_model(model: nn.Module, x: object) -> torch.Tensor:
         raise TypeError("`x` (complex numbers) must hold real numbers.")
     if x.is_floating_point() and x.isnan().any():
         require_no_nan("x", x.detach().double().cpu().numpy())
+    x = x.clone() if x.is_inference() else x  # such a tensor takes no part in a graph
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     if first is None:
         return x
@@ -103,7 +108,7 @@ def dead_units(
             probe = FlowProbe(model, share=share, max_calls=64)
             probe.attach()
             try:
-                call(model, rows if isinstance(x, dict) else tuple(rows.values()))
+                call(model, rows if isinstance(x, Mapping) else tuple(rows.values()))
             finally:
                 probe.detach()
             for site in probe.current.sites:
@@ -124,8 +129,8 @@ def dead_units(
 
 def _named(x: object) -> dict:
     """Return the parts of a model's input, by name or by place."""
-    if isinstance(x, dict) and x:
-        return x
+    if isinstance(x, Mapping) and x:
+        return dict(x)
     return dict(enumerate(x)) if isinstance(x, tuple) and x else {0: x}
 
 
@@ -182,7 +187,8 @@ def jacobian_spectrum(
         rank, iterations, seed: of the randomized method.
 
     A model that draws random numbers in evaluation mode too draws the same ones at every call, so
-    that there is one function to differentiate.
+    that there is one function to differentiate. Raises ValueError if there is no gradient path from
+    the input to the output, or one that PyTorch cannot follow.
     """
     method = require_choice("method", method, SPECTRUM_METHODS)
     with evaluating(model):
@@ -192,6 +198,7 @@ def jacobian_spectrum(
             raise ValueError(f"`x` ({x.dtype}) must hold real numbers: integers have no Jacobian.")
         if method == "product" and not isinstance(model, nn.Sequential):
             raise TypeError(f"`model` (a {type(model).__name__}) must be an nn.Sequential.")
+        _require_path(model, x)
         dtype = str(x.dtype).removeprefix("torch.")
         eps = torch.finfo(x.dtype).eps
         if method == "randomized":
@@ -218,6 +225,22 @@ def jacobian_spectrum(
 def _one(model: nn.Module, h: torch.Tensor) -> torch.Tensor:
     with generators_kept(seed=0):
         return first_tensor(model(h.unsqueeze(0))).squeeze(0)
+
+
+@torch.enable_grad()
+def _require_path(model: nn.Module, x: torch.Tensor) -> None:
+    """Raise ValueError if the output at x cannot be differentiated by x."""
+    start = x.clone().requires_grad_()
+    output = _one(model, start.clone())
+    reached = None
+    if output.requires_grad:
+        try:
+            (reached,) = torch.autograd.grad(output.sum(), start, allow_unused=True)
+        except RuntimeError as error:
+            problem = f"({type(error).__name__}: {error})"
+            raise ValueError(f"`model` must be differentiable at `x` {problem}.") from error
+    if reached is None:
+        raise ValueError("`model` must have a gradient path from `x` to its output; it is cut.")
 
 
 def _stage_jacobians(stages: Sequence[nn.Module], x: torch.Tensor) -> list[np.ndarray]:
@@ -354,7 +377,7 @@ def bptt_gradient_profile(model: nn.Module, x: object) -> dict[str, BPTTProfile]
             raise ValueError("`model` must hold an nn.RNN, nn.LSTM or nn.GRU, or their cells.")
         inputs = {k: _like_model(model, part) for k, part in _named(x).items()}
         call = FirstCall("x", "`model` can be called on", call_model)
-        given = inputs if isinstance(x, dict) else tuple(inputs.values())
+        given = inputs if isinstance(x, Mapping) else tuple(inputs.values())
         found = profile_recurrent_layers(model, lambda: call(model, given), strict=True)
     if not found:
         raise ValueError("`model` must call a recurrent layer, or a cell on its own state.")

@@ -76,7 +76,7 @@ def _profile_fused(name: str, module: nn.RNNBase, calls: list) -> dict[str, BPTT
         x = x.unsqueeze(0 if module.batch_first else 1) if x.ndim == 2 else x
         x = x if module.batch_first else x.transpose(0, 1)
     return {
-        name + suffix: bptt_profile(layer, h.detach())
+        name + suffix: bptt_profile(layer, _readable(h))
         for suffix, layer, h in _single_layers(module, x)
     }
 
@@ -94,7 +94,12 @@ def _profile_cell(name: str, cell: nn.RNNCellBase, calls: list) -> dict[str, BPT
     if not chained:
         return {}
     steps = [x if x.ndim == 2 else x.unsqueeze(0) for x, _, _ in calls]
-    return {name: bptt_profile(cell, torch.stack(steps, dim=1))}
+    return {name: bptt_profile(cell, _readable(torch.stack(steps, dim=1)))}
+
+
+def _readable(x: torch.Tensor) -> torch.Tensor:
+    """Return x in a precision that NumPy has too."""
+    return x.detach().float() if x.dtype is torch.bfloat16 else x.detach()
 
 
 def _hidden(state: object) -> object:

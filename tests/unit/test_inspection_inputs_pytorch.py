@@ -1,0 +1,96 @@
+"""What inspections of PyTorch models are given in practice: inference mode, mappings, bfloat16."""
+
+from collections import UserDict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from course_lib.pytorch import (
+    bptt_gradient_profile,
+    dead_units,
+    jacobian_spectrum,
+    saturation,
+)
+
+X = torch.sin(torch.arange(6 * 5.0)).reshape(6, 5)
+SEQUENCES = torch.sin(torch.arange(3 * 7 * 5.0)).reshape(3, 7, 5)
+METHODS = ("exact", "randomized")
+
+
+class Functional(nn.Module):
+    """An activation that leaves no module, and a cut where asked for."""
+
+    def __init__(self, cut: str = ""):
+        super().__init__()
+        self.a, self.b, self.cut = nn.Linear(5, 8), nn.Linear(8, 4), cut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.cut == "reentrant":
+            return self.b(checkpoint(self.a, x, use_reentrant=True))
+        if self.cut == "no_grad":
+            with torch.no_grad():
+                return self.b(torch.relu(self.a(x)))
+        h = torch.relu(self.a(x))
+        return self.b(h.detach() if self.cut == "detach" else h)
+
+
+def build(kind=Functional, *args, **options):
+    torch.manual_seed(0)
+    return kind(*args, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_jacobian_is_the_same_in_inference_mode(method):
+    model = build()
+    expected = jacobian_spectrum(model, X[0], method=method).singular_values
+    with torch.inference_mode():
+        for x in (X[0], X[0].clone()):  # the second is a tensor of inference mode itself
+            found = jacobian_spectrum(model, x, method=method).singular_values
+            np.testing.assert_array_equal(found, expected)
+    assert expected[0] > 0
+
+
+def test_functional_activations_are_found_in_inference_mode():
+    model = build()
+    expected = dead_units(model, X).layers
+    assert [layer.activation for layer in expected] == ["relu"]
+    with torch.inference_mode():
+        for x in (X, X.clone()):
+            (found,) = dead_units(model, x).layers
+            np.testing.assert_array_equal(found.active, expected[0].active)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("cut", ["no_grad", "detach"])
+def test_a_cut_between_input_and_output_is_no_jacobian_of_zeros(method, cut):
+    with pytest.raises(ValueError, match="`model` must have a gradient path from `x` to its"):
+        jacobian_spectrum(build(Functional, cut), X[0], method=method)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # of PyTorch
+@pytest.mark.parametrize("method", METHODS)
+def test_what_pytorch_cannot_differentiate_is_said(method):
+    with pytest.raises(ValueError, match=r"`model` must be differentiable at `x` \(RuntimeError"):
+        jacobian_spectrum(build(Functional, "reentrant"), X[0], method=method)
+
+
+def test_any_mapping_holds_arguments_by_name():
+    model = build()
+    named = UserDict(x=X)  # as tokenizers return
+    assert saturation(model, named) == saturation(model, {"x": X})
+    recurrent = build(nn.GRU, 5, 4, batch_first=True)
+    (found,) = bptt_gradient_profile(recurrent, UserDict(input=SEQUENCES)).values()
+    (expected,) = bptt_gradient_profile(recurrent, SEQUENCES).values()
+    np.testing.assert_array_equal(found.log10_norms, expected.log10_norms)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_recurrent_layers_in_bfloat16_have_a_profile(kind):
+    model = build(kind, 5, 4, batch_first=True)
+    (expected,) = bptt_gradient_profile(model, SEQUENCES).values()
+    (found,) = bptt_gradient_profile(model.bfloat16(), SEQUENCES).values()
+    # Eight bits of mantissa over seven steps: within a twentieth of a decade.
+    np.testing.assert_allclose(found.log10_norms, expected.log10_norms, atol=0.05)
