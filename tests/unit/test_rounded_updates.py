@@ -94,7 +94,7 @@ def test_what_is_not_to_move_is_no_rounding():
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_recurrent_layers_in_bfloat16_are_diagnosed_without_a_profile(kind):
+def test_recurrent_layers_in_bfloat16_are_diagnosed_too(kind):
     class Recurrent(nn.Module):
         def __init__(self):
             super().__init__()

@@ -1,0 +1,173 @@
+"""A copy of a PyTorch model on trial: a few steps with the reader's loss and optimizer."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from course_lib.diagnosis.trial import FirstCall
+from course_lib.pytorch.batches import Batch, call_model, read_batches
+from course_lib.pytorch.inspection import evaluating
+from course_lib.pytorch.model_profiles import profile_recurrent_layers, recurrent_modules
+from course_lib.pytorch.monitor import GradientFlowMonitor
+from course_lib.pytorch.randomness import seed_generators
+from course_lib.pytorch.trial_facts import FirstPass, RoundingWatch, list_tensors
+
+
+class Trial:
+    """A copy of a model, the batches for it, and its loss."""
+
+    def __init__(
+        self, model: nn.Module, inputs: object, targets: object, loss: Callable | None, steps: int
+    ) -> None:
+        self.loss = loss and FirstCall("targets", "`loss` takes beside the model's output", loss)
+        self.steps = steps
+        self.call = FirstCall("inputs", "`model` can be called on", call_model)
+        self.memo: dict = {}
+        try:
+            self.model = copy.deepcopy(model, self.memo)
+        except (RuntimeError, TypeError, NotImplementedError) as error:
+            raise TypeError(
+                f"`model` (a {type(model).__name__}) must be one that copy.deepcopy can copy: "
+                f"{error}"
+            ) from error
+        if not self.model.training:
+            self.model.train()
+        self.first, self.output = FirstPass(self.model), None
+        first = next(iter(self.model.parameters()), torch.empty(0))
+        self.batches = read_batches(inputs, targets, limit=steps, like=first)
+        if any(is_lazy(p) for p in self.model.parameters()):
+            with torch.no_grad():  # the first pass gives lazy layers their shapes
+                self.call(self.model, self.batches[0][0])
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise ValueError("`model` must have a parameter that requires a gradient.")
+
+    # Steps ---------------------------------------------------------------------------------
+
+    def measure_loss(self, batch: Batch) -> torch.Tensor:
+        """Return the loss of one batch, a tensor of one number."""
+        x, y = batch
+        self.output = output = self.call(self.model, x)
+        if self.loss is not None:
+            value = self.loss(output) if y is None else self.loss(output, y)
+        else:
+            value = output.get("loss") if isinstance(output, dict) else None
+            value = getattr(output, "loss", None) if value is None else value
+            if value is None:
+                raise ValueError(
+                    "`loss` (=None) must be a function, because the model's output "
+                    f"(a {type(output).__name__}) holds no loss of its own."
+                )
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            shape = tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)
+            raise ValueError(f"`loss` (which returned {shape}) must return a tensor of one number.")
+        return value.reshape(())
+
+    def make_rule(self, optimizer: object, learning_rate: float | None) -> torch.optim.Optimizer:
+        """Return an optimizer of the copy's parameters."""
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        if optimizer is None:
+            return torch.optim.Adam(trainable, lr=learning_rate or 1e-3)
+        if isinstance(optimizer, torch.optim.Optimizer):
+            rule = copy.deepcopy(optimizer, self.memo)
+            ours = {id(p) for p in self.model.parameters()}
+            if not any(id(p) in ours for g in rule.param_groups for p in g["params"]):
+                raise ValueError("`optimizer` must be one that moves the parameters of `model`.")
+        elif callable(optimizer):
+            rule = optimizer(trainable)
+        else:
+            rule = optimizer
+        if not isinstance(rule, torch.optim.Optimizer):
+            raise TypeError(
+                f"`optimizer` (={optimizer!r}) must be a torch.optim.Optimizer, a function from "
+                "parameters to one, or None."
+            )
+        for group in rule.param_groups if learning_rate is not None else ():
+            group["lr"] = learning_rate
+        return rule
+
+    def train(self, rule: torch.optim.Optimizer, monitor: GradientFlowMonitor) -> list[float]:
+        """Train the copy under the monitor, and return the losses."""
+        losses = []
+        steps = itertools.islice(itertools.cycle(self.batches), self.steps)
+        self.rounding = RoundingWatch(self.model, rule)
+        with monitor:
+            for batch in steps:
+                rule.zero_grad()
+                try:
+                    with nullcontext() if losses else self.first:
+                        value = self.measure_loss(batch)
+                except Exception:
+                    if not self.refused():
+                        raise
+                    losses.append(float("nan"))
+                    rule.step()  # no weight has a gradient, and none moves: the sample is complete
+                    break
+                if value.requires_grad:
+                    value.backward()
+                losses.append(value.item())
+                if isinstance(rule, torch.optim.LBFGS):
+                    rule.step(lambda batch=batch: self._closure(rule, batch))
+                else:
+                    rule.step()
+                self.rounding.after_step()
+                if not np.isfinite(losses[-1]):
+                    break
+        return losses
+
+    def refused(self) -> bool:
+        """Return whether the loss was given a number that is none, and may have raised for that."""
+        return any(not t.isfinite().all() for t in list_tensors(self.output))
+
+    def _closure(self, rule: torch.optim.Optimizer, batch: Batch) -> torch.Tensor:
+        rule.zero_grad()
+        value = self.measure_loss(batch)
+        value.backward()
+        return value
+
+    def loss_changes(self, seed: int) -> Callable[[list[str]], bool] | None:
+        """Return a function that says whether the loss depends on the named parameters.
+
+        It evaluates the first batch with them changed, and puts them back. None where the loss is
+        not finite, or not the same twice.
+        """
+        parameters = dict(self.model.named_parameters())
+
+        def evaluate() -> float:
+            seed_generators(seed)
+            with evaluating(self.model), torch.no_grad():
+                return self.measure_loss(self.batches[0]).item()
+
+        before = evaluate()
+        if not np.isfinite(before) or evaluate() != before:
+            return None
+
+        def changes_loss(names: list[str]) -> bool:
+            kept = [(parameters[name], parameters[name].detach().clone()) for name in names]
+            with torch.no_grad():
+                for parameter, value in kept:
+                    parameter.copy_(value + value.abs() + 0.5)
+                try:
+                    return evaluate() != before
+                finally:
+                    for parameter, value in kept:
+                        parameter.copy_(value)
+
+        return changes_loss
+
+    def profile_layers(self) -> list[dict]:
+        """Return the profiles over time of the recurrent layers, as far as they can be taken."""
+        if not recurrent_modules(self.model):
+            return []
+        with evaluating(self.model):
+            found = profile_recurrent_layers(
+                self.model, lambda: self.call(self.model, self.batches[0][0]), strict=False
+            )
+        return [found] if found else []
