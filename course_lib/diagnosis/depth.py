@@ -63,6 +63,8 @@ def depth_finding(
         note += " With normalization, networks that train well reach it; skip connections help."
     if severity is None:
         return []
+    limit = {"problem": slack * DECADES_PROBLEM, "warning": slack * DECADES_WARNING,
+             "info": DECADES_PROBLEM}[severity]  # fmt: skip
     known = np.flatnonzero(np.isfinite(norms))
     first, last = names[known[0]], names[known[-1]]
     per_layer = 10 ** (trend / (len(known) - 1))
@@ -75,7 +77,7 @@ def depth_finding(
             f"decades towards the input, a factor of {format_number(per_layer)} per layer",
             f"{last} to {first}",
             trend,
-            (-slack if vanishing else slack) * DECADES_PROBLEM,
+            -limit if vanishing else limit,
             f"The layers' Jacobians {'shrink' if vanishing else 'stretch'} what passes.{note}",
             "an initialization that fits the activation (He for ReLU, Xavier for tanh), "
             "residual connections, normalization"
@@ -195,7 +197,8 @@ def check_depth(record: FlowRecord) -> list[Finding]:
                 f"the activations' scale {'grows' if grows else 'falls'} by {abs(scale):.1f} "
                 "decades towards the output",
                 f"{record.layers[0]} to {record.layers[-1]}", -scale,
-                (slack if grows else -slack) * DECADES_PROBLEM,
+                (1 if grows else -1) * slack
+                * (DECADES_PROBLEM if severity == "problem" else DECADES_WARNING),
                 "The forward pass loses or inflates the signal layer by layer.",
                 "a gain that keeps the variance, or normalization.",
             )

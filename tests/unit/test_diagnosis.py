@@ -85,6 +85,17 @@ def test_flat_weight_gradients_do_not_hide_dying_activation_gradients():
     assert finding.where == "l7 to l0"
 
 
+@pytest.mark.parametrize(("decades", "severity", "limit"), [(-2.5, "warning", -2), (-4, "problem",
+    -3), (2.5, "warning", 2), (4, "problem", 3)])  # fmt: skip
+def test_the_threshold_that_is_told_is_the_one_that_was_crossed(decades, severity, limit):
+    plain = record(10.0 ** np.linspace(decades, 0, 12))
+    kinds = tuple("LayerNorm" if k % 4 == 0 else kind for k, kind in enumerate(plain.kinds))
+    for found, slack in ((plain, 1), (replace(plain, kinds=kinds), 2)):
+        steeper = replace(found, activation_grad_norms=found.activation_grad_norms**slack)
+        first = diagnose(steeper).findings[0]
+        assert (first.severity, first.threshold) == (severity, slack * limit)
+
+
 def test_a_slow_loss_by_relus_alone_is_a_note_with_its_reason():
     (note,) = diagnose(record(2.0 ** (np.arange(-16, 1) / 2))).findings  # 1/sqrt(2) per layer
     assert (note.severity, note.code) == ("info", "vanishing_gradient")
