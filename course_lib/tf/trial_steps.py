@@ -46,7 +46,11 @@ class Trial:
         model, patched = self.model, []
         if not model.built:
             self._call(self.batches[0][0], training=False)
-        kept = {id(v): (v, v.numpy()) for v in (*model.variables, *model.metrics_variables)}
+        states = [v for layer in model._flatten_layers() if getattr(layer, "stateful", False)
+                  for v in tf.nest.flatten(getattr(layer, "states", ()))
+                  if isinstance(v, keras.Variable)]  # fmt: skip
+        kept = {id(v): (v, v.numpy())
+                for v in (*model.variables, *model.metrics_variables, *states)}  # fmt: skip
         compiled = getattr(model, "_compile_loss", None)
         try:
             if compiled is not None:  # it keeps metrics, and is built by its first call

@@ -210,6 +210,19 @@ def test_attention_that_has_settled_is_named(dropout):
     assert places[0].startswith("attention1")
 
 
+def test_the_states_of_a_stateful_layer_are_as_they_were():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5, 3), batch_size=8), layers.LSTM(4, stateful=True),
+                              layers.Dense(3)])  # fmt: skip
+    x = RNG.normal(size=(8, 5, 3)).astype("float32")
+    model(x)
+    kept = [state.numpy() for state in model.layers[0].states]
+    assert all(state.any() for state in kept)
+    diagnose_model(model, x, Y[:8], loss=LOSS, steps=2)
+    for state, old in zip(model.layers[0].states, kept, strict=True):
+        np.testing.assert_array_equal(state.numpy(), old)
+
+
 def test_a_forget_gate_that_is_shut_is_named():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([layers.Input((20, 3)), layers.LSTM(8, name="memory"),
