@@ -53,6 +53,16 @@ def distribution_axis(output: np.ndarray) -> int | None:
     return None
 
 
+def name_output(record: FlowRecord, output: np.ndarray) -> str:
+    """Return the last layer of the record whose output has the size of the model's, or "output".
+
+    The last to run need not be it: a checkpoint runs layers again, and a head may come first.
+    """
+    size, scales = np.sqrt(np.mean(np.square(output))), record.activation_scales[0]
+    alike = np.flatnonzero(np.abs(scales - size) <= 1e-2 * size)
+    return record.layers[alike[-1]] if len(alike) else "output"
+
+
 def is_sigmoid(record: FlowRecord, output: np.ndarray) -> bool:
     """Return whether the last activation of the record is a sigmoid, and is what came out."""
     if not len(record.layers) or record.activations[-1] != "sigmoid":
@@ -123,9 +133,10 @@ def check_output(
         gradient, output.shape, columns
     ):  # fmt: skip
         count = output.shape[columns]
-        return [_finding(record, own, "softmax", float(np.log1p((count - 1) / np.e)), mended)]
+        floor = float(np.log1p((count - 1) / np.e))
+        return [_finding(name_output(record, output), own, "softmax", floor, mended)]
     if takes_sigmoid(gradient, output.shape):
-        return [_finding(record, own, "sigmoid", float(np.log(2)), mended)]
+        return [_finding(name_output(record, output), own, "sigmoid", float(np.log(2)), mended)]
     return []
 
 
@@ -152,7 +163,7 @@ def check_first_loss(
             Finding(
                 "large_outputs", "warning",
                 f"the first loss is {ratio:.1f} times that of equal answers for all classes",
-                record.layers[-1] if len(record.layers) else "output", float(ratio), FIRST_LOSS,
+                name_output(record, output), float(ratio), FIRST_LOSS,
                 f"The outputs differ by {spread:.1f} between classes (standard deviation): the "
                 "model is sure of what it has not learned, and the first steps only undo that.",
                 "a smaller last layer, or a normalization before it; for a trained model, a look "
@@ -162,8 +173,7 @@ def check_first_loss(
     return []
 
 
-def _finding(record: FlowRecord, own: str, second: str, floor: float, mended: bool) -> Finding:
-    where = record.layers[-1] if len(record.layers) else "output"
+def _finding(where: str, own: str, second: str, floor: float, mended: bool) -> Finding:
     bound = f"log(1 + (C - 1)/e) = {floor:.2f}" if second == "softmax" else f"log 2 = {floor:.2f}"
     of_what = "" if second == "softmax" else " of a target 0"
     why = (

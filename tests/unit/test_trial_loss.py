@@ -100,6 +100,25 @@ def test_a_first_loss_far_above_that_of_equal_answers_is_named(reduction):
     ]
 
 
+def test_the_head_is_named_where_another_layer_runs_last():
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.head, self.side = nn.Linear(8, 16), nn.Linear(16, 4), nn.Linear(16, 2)
+            self.head.weight.data.mul_(1000)
+
+        def forward(self, x):
+            h = torch.tanh(self.body(x))
+            logits = self.head(h)
+            self.kept = self.side(h).sum().item()
+            return logits
+
+    report = in_pytorch(Late())
+    assert report.results[0].layers[-1] == "side"
+    assert ("warning", "large_outputs", "head") in told(report)
+
+
 def test_a_model_that_has_learned_may_be_sure():
     torch.manual_seed(0)
     model, y = model_pytorch(), torch.from_numpy(np.abs(X[:, :4]).argmax(1))
