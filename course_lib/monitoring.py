@@ -1,7 +1,8 @@
 r"""What a monitor records of a training run, for any model: framework-free and bounded in memory.
 
 `GradientFlowMonitor` in `course_lib.pytorch` and `course_lib.tf` measures on the device, hands over
-one `Sample` per sampled step, and a `FlowRecorder` keeps them; `record` is what came of it.
+one `Sample` per sampled step, and a `course_lib.flow_recorder.FlowRecorder` keeps them; `record` is
+what came of it.
 
 Four states of a unit are told apart (see also `course_lib.inspection`): *inactive* on an input
 (a ReLU whose output is 0 there), *dead* (inactive on every input looked at), *always-on* (active on
@@ -13,14 +14,11 @@ Source: glorot2010 (activations and gradients over layers and steps as the thing
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from math import nan
 
 import numpy as np
 
-from course_lib._validation import require_integer, require_real
 from course_lib.activations import get_activation
 from course_lib.results import decades, format_number
 
@@ -137,23 +135,27 @@ class Sample:
     parameters: list[ParameterState]
     gradient_scale: object = None
 
-    def slots(self) -> list[tuple[object, str]]:
-        """Return every (object, field) that holds a number, in a fixed order."""
-        found = [
+    def slots(self, kind: type) -> list[tuple[object, str]]:
+        """Return every (object, field) that holds something of a framework's `kind`, in order."""
+        return [
             (owner, name)
-            for owners, names in ((self.sites, _SITE_SLOTS), (self.parameters, _PARAMETER_SLOTS))
+            for owners, names in (
+                (self.sites, _SITE_SLOTS), (self.parameters, _PARAMETER_SLOTS),
+                ([self], ("gradient_scale",)),
+            )
             for owner in owners
             for name in names
-            if getattr(owner, name) is not None
-        ]
-        return found if self.gradient_scale is None else [*found, (self, "gradient_scale")]
+            if isinstance(getattr(owner, name), kind)
+        ]  # fmt: skip
 
-    def fill(self, values: list, slots: list[tuple[object, str]] | None = None) -> None:
-        """Replace what the slots hold by numbers on the host, and undo the loss scaling."""
-        for (owner, name), value in zip(slots or self.slots(), values, strict=True):
-            if type(value) is not float and name not in ("active", "flat"):
-                value = float(value.reshape(()))
-            setattr(owner, name, value)
+    def fill(self, values: list, slots: list[tuple[object, str]]) -> None:
+        """Replace what the slots hold by numbers on the host."""
+        for (owner, name), value in zip(slots, values, strict=True):
+            counts = name in ("active", "flat")
+            setattr(owner, name, value if counts else float(value.reshape(())))
+
+    def unscale(self) -> None:
+        """Undo the loss scaling."""
         if self.gradient_scale is not None:
             for owner in (*self.sites, *self.parameters):
                 if owner.grad_norm is not None:
@@ -294,151 +296,3 @@ def _plain(value: object) -> object:
             return None
         return number if np.isfinite(number) else str(number)
     return value
-
-
-class FlowRecorder:
-    """Keeps samples within a bound: when full, every second one goes and the interval doubles.
-
-    Arguments:
-        framework: "PyTorch" or "TensorFlow".
-        every: sampling interval in steps, at least 1.
-        max_records: how many samples are kept, at least 2.
-        share: the share s of the largest slope below which a value counts as saturated.
-    """
-
-    MAX_EVENTS = 200
-
-    def __init__(self, *, framework: str, every: int, max_records: int, share: float) -> None:
-        self.framework = framework
-        self.every = require_integer("every", every, minimum=1)
-        self.max_records = require_integer("max_records", max_records, minimum=2)
-        self.share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
-        self.interval = self.every
-        self.rows: list[tuple[int, dict, dict]] = []
-        self.layers: dict[str, tuple[str, str | None]] = {}
-        self.parameters: dict[str, ParameterState] = {}
-        self.units: dict[str, tuple[np.ndarray, int, np.ndarray]] = {}
-        self.events: dict[tuple[str, str], NonFiniteEvent] = {}
-        self.lost_steps: list[int] = []
-
-    def wants(self, step: int) -> bool:
-        """Return whether `step` is due by the interval in force."""
-        return step % self.interval == 0
-
-    def add(self, sample: Sample) -> None:
-        """Store one filled sample."""
-        for site in sample.sites:
-            self.layers[site.name] = (site.kind, site.activation)
-        parameters = {}
-        for state in sample.parameters:
-            self.parameters[state.name] = state
-            grad, norm, update = (
-                nan if v is None else v for v in (state.grad_norm, state.norm, state.update)
-            )
-            parameters[state.name] = (grad, norm, update / norm if norm else nan)
-        self._notice(sample)
-        grads = [s.grad_norm for s in sample.parameters if s.grad_norm is not None]
-        if not all(map(math.isfinite, grads)):
-            self.lost_steps.append(sample.step)
-        self.rows.append((sample.step, self._measure(sample), parameters))
-        if len(self.rows) > self.max_records:
-            self.interval *= 2
-            self.rows = [row for row in self.rows if row[0] % self.interval == 0] or self.rows[::2]
-
-    def _measure(self, sample: Sample) -> dict[str, tuple[float, ...]]:
-        """Return the six numbers of every site, as `record` will list them."""
-        counted = [s for s in sample.sites if s.active is not None and s.activation in ONE_SIDED]
-        fractions = dict(zip((s.name for s in counted), self._count(counted, sample.step),
-                             strict=True))  # fmt: skip
-        found = {}
-        for site in sample.sites:
-            scale = nan if site.norm is None else site.norm / math.sqrt(max(site.size, 1))
-            grad = nan if site.grad_norm is None else site.grad_norm
-            active, dead, always, saturated = fractions.get(site.name, (nan,) * 4)
-            told = site.activation == "relu" and site.active is not None  # flat is not active
-            if site.flat is not None and not told:
-                saturated = float(site.flat.sum()) / site.size
-                if site.activation in ONE_SIDED:
-                    dead = np.count_nonzero(site.flat == site.rows) / len(site.flat)
-            found[site.name] = (scale, grad, active, dead, always, saturated)
-        return found
-
-    def _count(self, sites: list[Site], step: int) -> list[tuple[float, float, float, float]]:
-        """Return what the active counts tell, of all sites at once: one call costs as much as ten.
-
-        Per site: the active fraction, and the fractions of the units that are dead and always on,
-        and of the values that are flat; the two that only a ReLU tells so are NaN for the others.
-        """
-        if not sites:
-            return []
-        counts = np.concatenate([site.active for site in sites])
-        sizes = [len(site.active) for site in sites]
-        starts = np.cumsum([0, *sizes[:-1]])
-        sums = np.add.reduceat(counts, starts, dtype=np.float64).tolist()
-        full = counts == np.repeat([site.rows for site in sites], sizes)
-        full, off = (np.add.reduceat(m, starts, dtype=np.int64).tolist() for m in
-                     (full, counts == 0))  # fmt: skip
-        before = [self.units.get(site.name) for site in sites]
-        last = np.concatenate([
-            np.full(size, -1) if b is None or len(b[2]) != size else b[2]
-            for b, size in zip(before, sizes, strict=True)
-        ])  # fmt: skip
-        last[counts > 0] = step
-        found = []
-        for k, site in enumerate(sites):
-            self.units[site.name] = (site.active, site.rows, last[starts[k]:starts[k] + sizes[k]])
-            active, relu = sums[k] / site.size, site.activation == "relu"
-            found.append((active, off[k] / sizes[k] if relu else nan, full[k] / sizes[k],
-                          1 - active if relu else nan))  # fmt: skip
-        return found
-
-    def _notice(self, sample: Sample) -> None:
-        """Keep the first non-finite value per place, in the order of a step's computations."""
-        backwards = list(reversed(sample.parameters))
-        for quantity, name, owners in (
-            ("activation", "norm", sample.sites),
-            ("activation gradient", "grad_norm", list(reversed(sample.sites))),
-            ("weight gradient", "grad_norm", backwards),
-            ("weight", "norm", sample.parameters),
-        ):
-            for owner in owners:
-                value = getattr(owner, name)
-                if value is None or math.isfinite(value):
-                    continue
-                key = (quantity, owner.name)
-                if key in self.events:
-                    continue
-                if len(self.events) < self.MAX_EVENTS:
-                    what = "nan" if np.isnan(value) else "inf"
-                    self.events[key] = NonFiniteEvent(sample.step, owner.name, quantity, what)
-
-    def _table(self, which: int, names: tuple[str, ...], column: int, width: int) -> np.ndarray:
-        missing = (np.nan,) * width
-        rows = [[row[which].get(name, missing)[column] for name in names] for row in self.rows]
-        return np.array(rows, dtype=np.float64).reshape(len(self.rows), len(names))
-
-    def record(self) -> FlowRecord:
-        """Return what was kept so far."""
-        layers, parameters = tuple(self.layers), tuple(self.parameters)
-        tables = [self._table(1, layers, column, 6) for column in range(6)]
-        weights = [self._table(2, parameters, column, 3) for column in range(3)]
-        owners = self.parameters.values()
-        units = [self.units.get(name) for name in layers]
-        return FlowRecord(
-            self.framework,
-            self.every,
-            layers,
-            tuple(kind for kind, _ in self.layers.values()),
-            tuple(activation for _, activation in self.layers.values()),
-            np.array([row[0] for row in self.rows], dtype=np.int64),
-            *tables,
-            parameters,
-            tuple(p.layer for p in owners),
-            tuple(p.ndim for p in owners),
-            tuple(p.trainable for p in owners),
-            *weights,
-            tuple(None if u is None else u[0] / u[1] for u in units),
-            tuple(None if u is None else u[2].copy() for u in units),
-            tuple(self.events.values()),
-            tuple(self.lost_steps),
-        )

@@ -19,27 +19,26 @@ from torch.optim.optimizer import (
 )
 
 from course_lib._validation import require_integer
-from course_lib.monitoring import FlowRecord, FlowRecorder, Sample
+from course_lib.flow_recorder import FlowRecorder
+from course_lib.monitoring import FlowRecord, Sample
 from course_lib.pytorch.probe import FlowProbe
 from course_lib.pytorch.weight_watch import WeightWatch
 
 
 def fetch_sample(sample: Sample) -> Sample:
     """Bring a sample's numbers from the device to the host in one transfer."""
-    slots = sample.slots()
+    slots = sample.slots(torch.Tensor)
     values = [getattr(owner, name) for owner, name in slots]
-    there = [k for k, value in enumerate(values) if isinstance(value, torch.Tensor)]
-    remote = next((values[k].device for k in there if not values[k].is_cpu), None)
+    remote = next((value.device for value in values if not value.is_cpu), None)
     if remote is None:
-        for k in there:
-            values[k] = values[k].numpy()
+        values = [value.numpy() for value in values]
     else:
         precise = torch.float32 if remote.type == "mps" else torch.float64
-        sizes = [values[k].numel() for k in there]
-        host = torch.cat([values[k].reshape(-1).to(remote, precise) for k in there]).cpu().numpy()
-        for k, start, size in zip(there, np.cumsum([0, *sizes]), sizes, strict=False):
-            values[k] = host[start : start + size]
+        ends = np.cumsum([value.numel() for value in values])
+        packed = torch.cat([value.reshape(-1).to(remote, precise) for value in values])
+        values = np.split(packed.cpu().numpy(), ends[:-1])
     sample.fill(values, slots)
+    sample.unscale()
     return sample
 
 
@@ -51,7 +50,8 @@ class GradientFlowMonitor:
     `optimizer=False` and call `monitor.step()` after each update.
 
     Arguments:
-        model: any module, not yet handed to `torch.compile` (compiled code runs no hooks).
+        model: any module, not yet handed to `torch.compile` or `torch.jit` (compiled code runs no
+            hooks, or not in order).
         optimizer: one optimizer, a sequence of them, None for whichever optimizers step the
             model's parameters, or False for updates by hand.
         every: sampling interval in steps.
@@ -81,6 +81,11 @@ class GradientFlowMonitor:
             raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
         if hasattr(model, "_orig_mod"):
             raise ValueError("`model` (a compiled module) must be the module before torch.compile.")
+        if isinstance(model, torch.jit.ScriptModule):
+            raise ValueError(
+                "`model` (a scripted or traced module) must be the module before torch.jit, which "
+                "runs no hooks in order."
+            )
         if not (scaler is None or isinstance(scaler, torch.amp.GradScaler)):
             raise TypeError(f"`scaler` (={scaler!r}) must be a torch.amp.GradScaler or None.")
         self.model, self.scaler = model, scaler

@@ -53,24 +53,22 @@ def norm64(tensor: torch.Tensor) -> torch.Tensor | float:
 @torch.no_grad()
 def norms64(tensors: list[torch.Tensor]) -> list[torch.Tensor | float]:
     """Return the norms of many tensors, each as `norm64` would."""
-    found: list = [None] * len(tensors)
-    quick = [k for k, tensor in enumerate(tensors) if _quick(tensor)]
-    if quick:
-        values = torch.stack(torch._foreach_norm([tensors[k] for k in quick])).tolist()
-        for k, norm in zip(quick, values, strict=True):
-            if TRUSTED[0] < norm < TRUSTED[1]:
-                found[k] = norm
-    return [norm64(t) if norm is None else norm for t, norm in zip(tensors, found, strict=True)]
+    quick = [tensor for tensor in tensors if _quick(tensor)]
+    if not quick:
+        return [norm64(tensor) for tensor in tensors]
+    low, high = TRUSTED
+    values = torch.stack(torch._foreach_norm(quick)).tolist()
+    if len(quick) == len(tensors):
+        return [v if low < v < high else norm64(t) for t, v in zip(tensors, values, strict=True)]
+    known = dict(zip(map(id, quick), values, strict=True))
+    return [
+        v if low < (v := known.get(id(tensor), 0.0)) < high else norm64(tensor)
+        for tensor in tensors
+    ]
 
 
 @torch.no_grad()
 def distances64(a: list[torch.Tensor], b: list[torch.Tensor]) -> list[torch.Tensor | float]:
-    """Return the norms of a - b, pair by pair, as `norm64` would; a and b are alike."""
-    found: list = []
-    for first, second in zip(a, b, strict=True):
-        norm = torch.dist(first, second).item() if _quick(second) else None
-        trusted = norm is not None and TRUSTED[0] < norm < TRUSTED[1]
-        if not trusted and not (norm == 0 and torch.equal(first, second)):
-            norm = norm64(first - second)
-        found.append(norm)
-    return found
+    """Return the norms of a - b, pair by pair, as `norm64` would; a is overwritten by a - b."""
+    torch._foreach_sub_(a, b)
+    return norms64(a)

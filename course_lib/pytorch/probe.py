@@ -60,15 +60,49 @@ def count_units(values: torch.Tensor, axis: int) -> torch.Tensor:
     return values.sum(dim=others) if others else values
 
 
-HELD = 1 << 25
+HELD = 1 << 22
 """Bytes of outputs and gradients that a pass may hold until they are measured together."""
+
+MET = 1 << 25
+"""Bytes of outputs that a pass may hold to see which are never overwritten in place."""
+
+
+class Watched:
+    """What the hooks need to know of a module, found out once.
+
+    Fields:
+        name: its path in the model.
+        own: whether its output is measured; a container's is only searched for activations.
+        linear: whether it is known to be no activation.
+        activation: one of `ACTIVATION_KINDS` if its class is known for one.
+        parametric: whether it has parameters, below it as well.
+        recurrent: whether it is one of PyTorch's own recurrent layers.
+        axis: the axis of its units, None for an activation, whose input tells.
+    """
+
+    __slots__ = ("activation", "axis", "kind", "linear", "name", "own", "parametric", "recurrent")
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.name, self.kind = name or type(module).__name__, type(module).__name__
+        leaf = not any(True for _ in module.children())
+        own = leaf or any(True for _ in module.parameters(recurse=False))
+        self.own = own and not isinstance(module, PASSING)
+        self.linear = isinstance(module, LINEAR)
+        self.activation = MODULE_ACTIVATIONS.get(type(module))
+        self.parametric = any(True for _ in module.parameters())
+        self.recurrent = isinstance(module, nn.RNNBase)
+        first = isinstance(module, (*CHANNEL_MODULES, nn.modules.pooling._MaxPoolNd))
+        self.axis = 1 if first else -1
+        if self.activation is not None:
+            self.axis = None
 
 
 class Pass:
     """The sites of one forward pass and what its backward pass brought.
 
     To measure many tensors in one call is twice as fast as one by one. So a few outputs and
-    gradients wait for it, within bounds: those that are known not to be overwritten in place.
+    gradients wait for it: those that are known not to be overwritten in place. Few, because the
+    layers after them would be given fresh memory, which costs more than the calls.
     """
 
     def __init__(self) -> None:
@@ -77,7 +111,7 @@ class Pass:
         self.met: list[tuple[str, torch.Tensor, int]] = []
         self.inside = True  # until the model returns
         self.blind: dict[str, Site] = {}  # run without a graph: under no_grad, or to be run again
-        self.held = 0
+        self.held = self.met_bytes = 0
         self.sites: list[Site] = []
         self.calls: dict[str, int] = {}
         # Holding a node keeps its id its own. A node also holds, by its hooks, this pass: unless
@@ -104,14 +138,11 @@ class FlowProbe:
         self.model, self.share, self.max_calls = model, share, max_calls
         self.on_gradient = on_gradient
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
-        self.watched = {}
+        self.watched: dict[int, Watched] = {}
         for name, module in model.named_modules():
-            leaf = not any(True for _ in module.children())
-            own = leaf or any(True for _ in module.parameters(recurse=False))
-            own = own and not isinstance(module, PASSING)
-            linear = isinstance(module, LINEAR)
-            self.watched[id(module)] = (name or type(module).__name__, own, linear)
+            self.watched[id(module)] = Watched(name, module)
         self.current, self.kept = Pass(), None
+        self._signed: tuple | None = None
         self.steady: set[str] = set()  # sites whose output was still as it was after a pass
 
     def attach(self) -> None:
@@ -163,7 +194,7 @@ class FlowProbe:
         for found, name in ((steady, "norm"), (run.gradients, "grad_norm")):
             for (site, _), norm in zip(found, norms64([t for _, t in found]), strict=True):
                 setattr(site, name, norm)
-        run.met, run.outputs, run.gradients = [], [], []
+        run.outputs, run.gradients, run.held = [], [], 0
 
     def _before(self, module: nn.Module, inputs: tuple) -> None:
         """See a pass begin, and a functional activation at an input: `self.linear2(F.relu(h))`."""
@@ -177,7 +208,7 @@ class FlowProbe:
             return
         watched = self.watched.get(id(module))
         if watched is not None and torch.is_grad_enabled() and not graph.transformed():
-            self._functional(f"{watched[0]}.input", given)
+            self._functional(f"{watched.name}.input", given)
 
     def _after(self, module: nn.Module, inputs: tuple, output: object) -> None:
         watched = self.watched.get(id(module))
@@ -188,48 +219,47 @@ class FlowProbe:
             self.current.inside = False
         if blind and not self.current.inside:  # an evaluation
             return
-        name, own, linear = watched
         h = output if isinstance(output, torch.Tensor) else first_tensor(output)
         if h is None or not h.is_floating_point() or h.numel() == 0:
             return
-        if not own:  # a container that ends in a functional activation
-            self._functional(name, h)
+        if not watched.own:  # a container that ends in a functional activation
+            self._functional(watched.name, h)
             return
-        run, node = self.current, h.grad_fn
-        kind, z = (None, None) if linear else self._activation(module, inputs, h)
+        run, node, name = self.current, h.grad_fn, watched.name
+        kind, z = (None, None) if watched.linear else self._activation(watched, inputs, h)
         if node is not None:
             # What happens inside, as in attention; a function without parameters is one activation.
-            if kind is None and not (linear or blind) and any(True for _ in module.parameters()):
+            if kind is None and not (watched.linear or blind) and watched.parametric:
                 self._functional(name, h)
             run.nodes[id(node)] = node
-        axis = self._axis(module, h)
-        if isinstance(module, nn.RNNBase) and not blind:
+        axis = self._axis(watched, h)
+        if watched.recurrent and not blind:
             measure_gates(module, inputs, share=self.share, new_site=self._new_site, name=name)
-        site = self._new_site(name, type(module).__name__, kind)
+        site = self._new_site(name, watched.kind, kind)
         if site is None:
             return
         if blind:
             run.blind[site.name] = site
             self._measure(site, h, z, axis)
             return
-        run.held += h.numel() * h.element_size()
-        if run.held > HELD or node is None:
-            self._measure(site, h, z, axis)
-        elif z is None and site.name in self.steady:
+        if node is not None and z is None and site.name in self.steady:
             run.outputs.append((site, h, h._version, axis))
+            self._hold(run, h)
         else:
             self._measure(site, h, z, axis)
-            run.met.append((site.name, h, h._version))
+            if node is not None and run.met_bytes < MET:
+                run.met.append((site.name, h, h._version))
+                run.met_bytes += h.nbytes
         if node is not None:  # a hook on the node costs half of one on the tensor
             node.register_prehook(partial(self._node_gradient, run, site, h.output_nr))
         elif h.requires_grad:
             h.register_hook(partial(self._gradient, run, site))
 
     def _activation(
-        self, module: nn.Module, inputs: tuple, h: torch.Tensor
+        self, watched: Watched, inputs: tuple, h: torch.Tensor
     ) -> tuple[str | None, torch.Tensor | None]:
         """Return which activation a module is, if any, and its input where that is needed."""
-        kind = MODULE_ACTIVATIONS.get(type(module))
+        kind = watched.activation
         if kind is not None:
             given = inputs[0] if inputs else None
             plain = isinstance(given, torch.Tensor) and given is not h
@@ -282,16 +312,13 @@ class FlowProbe:
 
     # Measuring -----------------------------------------------------------------------------
 
-    def _axis(self, module: nn.Module | None, h: torch.Tensor) -> int:
+    def _axis(self, watched: Watched | None, h: torch.Tensor) -> int:
         """Return the axis of the units: 1 after convolutions, the last one otherwise."""
         axes, shape = self.current.axes, h.shape
-        if isinstance(module, CHANNEL_MODULES):
-            axes[shape] = axis = 1 if len(shape) > 1 else -1
-            return axis
-        if module is not None and type(module) not in MODULE_ACTIVATIONS:
-            axes[shape] = axis = 1 if isinstance(module, nn.modules.pooling._MaxPoolNd) else -1
-            return axis
-        return axes.get(shape, 1 if len(shape) in (4, 5) else -1)
+        if watched is None or watched.axis is None:  # as in the layer before, of the same shape
+            return axes.get(shape, 1 if len(shape) in (4, 5) else -1)
+        axes[shape] = axis = watched.axis if len(shape) > 1 else -1
+        return axis
 
     def _new_site(self, name: str, kind: str, activation: str | None) -> Site | None:
         """Return a site for one more call under this name, or None if there were enough."""
@@ -318,19 +345,29 @@ class FlowProbe:
         if kind in ONE_SIDED:
             # A ReLU's sign is 0 or 1, and quicker than `> 0`; 16 bits cannot hold its sum.
             quick = kind in ("relu", "relu6") and h.dtype is torch.float32
-            site.active = count_units(torch.sign(h) if quick else h > 0, axis)
+            site.active = count_units(self._signs(h) if quick else h > 0, axis)
         if kind != "relu":  # a ReLU is flat exactly where it is not active
             flat = flat_mask(kind, h, z, self.share)
             site.flat = None if flat is None else count_units(flat, axis)
 
+    def _signs(self, h: torch.Tensor) -> torch.Tensor:
+        """Return the signs in a buffer that is used again: fresh memory costs more than signs."""
+        key = (h.shape, h.stride(), h.device)
+        if self._signed is None or self._signed[0] != key:
+            self._signed = key, torch.empty_like(h)
+        return torch.sign(h, out=self._signed[1])
+
     def _gradient(self, run: Pass, site: Site, grad: torch.Tensor) -> None:
         run.differentiated = True
-        if run.held <= HELD:
-            run.gradients.append((site, grad))
-        else:
-            site.grad_norm = norm64(grad)
+        run.gradients.append((site, grad))
+        self._hold(run, grad)
         if self.on_gradient is not None:
             self.on_gradient()
+
+    def _hold(self, run: Pass, tensor: torch.Tensor) -> None:
+        run.held += tensor.nbytes
+        if run.held > HELD:
+            self.settle(run)
 
     def _node_gradient(self, run: Pass, site: Site, output: int, grads: tuple) -> None:
         if grads[output] is not None:

@@ -15,12 +15,12 @@ import numpy as np
 from course_lib._validation import require_real, require_type
 from course_lib.clipping import clip_by_global_norm
 from course_lib.data import draw_batches
+from course_lib.flow_recorder import FlowRecorder
 from course_lib.losses import check_batch
 from course_lib.monitoring import (
     ACTIVATION_KINDS,
     ONE_SIDED,
     FlowRecord,
-    FlowRecorder,
     ParameterState,
     Sample,
     Site,

@@ -83,6 +83,20 @@ def functional_activation(h: object) -> str | None:
     return None
 
 
+SUMS = ("Add", "Subtract")
+"""Operations that TensorFlow's optimizer joins with the one before, as layers and as functions."""
+
+
+def only_added(layer: object) -> bool:
+    """Return whether a layer of a functional model only feeds one sum, as branches of ResNets do.
+
+    In a compiled step TensorFlow joins such a layer's last operation with the sum; who reads what
+    is between keeps it from doing so, and the last bit of the training changes.
+    """
+    nodes = getattr(layer, "_outbound_nodes", ())
+    return len(nodes) == 1 and type(nodes[0].operation).__name__ in SUMS
+
+
 def unit_axis(layer: object, h: tf.Tensor) -> int:
     """Return the axis of the units: the last one, but for layers told that it is the first."""
     first = getattr(layer, "data_format", None) == "channels_first"

@@ -10,7 +10,7 @@ import tensorflow as tf
 from course_lib.recurrent_results import BPTTProfile
 from course_lib.tf.bptt import bptt_profile
 from course_lib.tf.layer_names import named_layers
-from course_lib.tf.probes import override, restore
+from course_lib.tf.patching import override, restore
 
 KINDS = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
 

@@ -1,4 +1,4 @@
-"""Watch the gradient flow of any Keras model while it trains, without changing a bit of it.
+"""Watch the gradient flow of any Keras model while it trains, without changing the training.
 
     monitor = GradientFlowMonitor(every=10)
     model.fit(x, y, callbacks=[monitor])                   # Keras's loop, or
@@ -20,8 +20,10 @@ import keras
 import tensorflow as tf
 
 from course_lib._validation import require_integer
-from course_lib.monitoring import FlowRecord, FlowRecorder
-from course_lib.tf.probes import Trace, instrumented, override, restore
+from course_lib.flow_recorder import FlowRecorder
+from course_lib.monitoring import FlowRecord
+from course_lib.tf.patching import override, restore
+from course_lib.tf.probes import Trace, instrumented
 
 _KEY = "gradient_flow_sample"
 
@@ -41,6 +43,17 @@ class GradientFlowMonitor(keras.callbacks.Callback):
     The weight gradients are those handed to the optimizer, before its clipping, and unscaled under
     mixed precision. Layers inside an RNN layer are not looked into: see `bptt_gradient_profile`.
     An activation computed inside a custom layer is seen if it ends the layer, in compiled steps.
+    A softmax or sigmoid that the loss sees through has its gradient measured at its logits.
+
+    Eager training is the same bit for bit with and without the monitor. A compiled step is
+    optimized by TensorFlow, which joins neighbouring operations and rounds as they are joined: it
+    may round otherwise if a step merely returns its loss. So a layer of a functional model that has
+    no activation and only feeds a sum, as the branches of residual networks end, is not read in it,
+    unless the attribute `reads_sums` is set to True. Where such a sum is hidden in a subclassed
+    model or a layer of its own, sampled steps may differ by rounding, some 1e-7 of a value; with
+    TensorFlow's graph optimizer off
+    (`tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})`) they do not.
+    Draws by `tf.random` without a seed of their own depend on the graph, and differ as well.
     Raises TypeError or ValueError for what is not of these.
     """
 
@@ -63,6 +76,7 @@ class GradientFlowMonitor(keras.callbacks.Callback):
             framework="TensorFlow", every=every, max_records=max_records, share=share
         )
         self._max_calls = require_integer("max_calls", max_calls, minimum=1)
+        self.reads_sums = False
         self._step, self._trace = 0, None
         self._traces: list[Trace] = []
         self._measured = self._plain = None
@@ -89,7 +103,9 @@ class GradientFlowMonitor(keras.callbacks.Callback):
 
     def _probes(self) -> Trace:
         share = self._recorder.share
-        return Trace(self._target(), share=share, max_calls=self._max_calls)
+        return Trace(
+            self._target(), share=share, max_calls=self._max_calls, reads_sums=self.reads_sums
+        )
 
     def _with_probes(self, step: Callable) -> Callable:
         """Return `step` with probes around it, returning its result and the packed vector."""

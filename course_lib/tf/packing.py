@@ -36,43 +36,55 @@ def _dense(tensor: object) -> tf.Tensor:
     return tensor if tensor.dtype in (tf.float32, tf.float64) else tf.cast(tensor, tf.float32)
 
 
-def _difference(tensors: tuple) -> tf.Tensor:
-    """Return one tensor as it is, or new - old, in float32 at least: 16 bits would lose most."""
-    return tensors[0] if len(tensors) == 1 else tensors[0] - tensors[1]
-
-
-def measure_norms(parts: list[tuple]) -> tf.Tensor:
-    """Return norms of float32 tensors, or of differences of two, as if accumulated in float64."""
-
-    def exact() -> tf.Tensor:
-        return tf.stack([norm64(_difference(t)) for t in parts])
-
-    if tf.executing_eagerly() and "GPU" in parts[0][0].device:
-        return exact()  # the choice below would wait for the device
-    squares = 2 * tf.stack([tf.nn.l2_loss(_difference(t)) for t in parts])
+def measure_norms(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """Return the norms of float32 tensors, as if accumulated in float64."""
+    if tf.executing_eagerly() and "GPU" in tensors[0].device:
+        return _exact(None, *tensors)  # the choice below would wait for the device
+    squares = 2 * tf.stack([tf.nn.l2_loss(t) for t in tensors])
     low, high = TRUSTED
     trusted = tf.reduce_all((squares > low) & (squares < high))
-    return tf.cond(trusted, lambda: tf.sqrt(tf.cast(squares, tf.float64)), exact)
+    given = [squares, *tensors]
+    if tf.executing_eagerly():
+        return _quick(*given) if trusted else _exact(*given)
+    # `tf.cond` would put a switch before every tensor, for the branch not taken as well.
+    specs = [tf.TensorSpec(t.shape, t.dtype) for t in given]
+    quick, exact = (
+        tf.function(branch, autograph=False).get_concrete_function(*specs)
+        for branch in (_quick, _exact)
+    )
+    return tf.raw_ops.StatelessIf(
+        cond=trusted, input=given, Tout=[tf.float64], then_branch=quick, else_branch=exact,
+        output_shapes=[squares.shape],
+    )[0]  # fmt: skip
+
+
+def _quick(squares: tf.Tensor, *unused: tf.Tensor) -> tf.Tensor:
+    return tf.sqrt(tf.cast(squares, tf.float64))
+
+
+def _exact(squares: tf.Tensor | None, *tensors: tf.Tensor) -> tf.Tensor:
+    return tf.stack([norm64(t) for t in tensors])
 
 
 class Packer:
     """Takes what was measured, each under an (owner, field), and packs it into one vector."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[tuple, tuple]] = []
+        self._waiting: list[tuple[tuple, tf.Tensor]] = []
         self._held = 0
         self._parts: dict[tf.DType, list[tf.Tensor]] = {tf.float64: [], tf.float32: []}
         self._keys: dict[tf.DType, list[tuple[tuple, int]]] = {tf.float64: [], tf.float32: []}
 
     def norm(self, owner: object, field: str, *tensors: object) -> None:
         """Take the norm of a tensor, or of the first less the second."""
-        tensors = tuple(map(_dense, tensors))
+        first, *rest = map(_dense, tensors)  # in float32 at least: 16 bits would lose most
+        tensor = first - rest[0] if rest else first
         key = (owner, field)
-        if tensors[0].dtype == tf.float64:
-            self._add(key, tf.reshape(norm64(_difference(tensors)), [1]), 1)
+        if tensor.dtype == tf.float64:
+            self._add(key, tf.reshape(norm64(tensor), [1]), 1)
             return
-        self._waiting.append((key, tensors))
-        self._held += tensors[0].shape.num_elements() or HELD // 16
+        self._waiting.append((key, tensor))
+        self._held += tensor.shape.num_elements() or HELD // 16
         if self._held >= HELD and isinstance(owner, Site):  # weights are there in any case
             self.flush()
 

@@ -25,9 +25,12 @@ from course_lib.tf.layer_names import (
     functional_activation,
     named_layers,
     named_variables,
+    only_added,
     unit_axis,
 )
 from course_lib.tf.packing import Packer
+from course_lib.tf.patching import override, restore
+from course_lib.tf.updates import ToldUpdates
 
 VECTORS = ("bias", "alpha", "gamma", "beta")
 """Variables that hold one number per unit, whatever their shape."""
@@ -36,6 +39,14 @@ VECTORS = ("bias", "alpha", "gamma", "beta")
 def _place() -> object:
     """Return where ops are going: "eager", or the graph being traced."""
     return "eager" if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def _logits(h: tf.Tensor) -> tf.Tensor | None:
+    """Return what a softmax or sigmoid was taken of, where Keras's losses would find it."""
+    logits = getattr(h, "_keras_logits", None)
+    if logits is None and tf.is_symbolic_tensor(h) and h.op.type in ("Softmax", "Sigmoid"):
+        return h.op.inputs[0]
+    return logits
 
 
 @dataclass
@@ -50,9 +61,12 @@ class Pass:
 class Trace:
     """What the probes of one step collect, as tensors of one place."""
 
-    def __init__(self, model: keras.Model, *, share: float, max_calls: int) -> None:
+    def __init__(
+        self, model: keras.Model, *, share: float, max_calls: int, reads_sums: bool = True
+    ) -> None:
         self.model, self.share, self.max_calls = model, share, max_calls
         self.place = _place()
+        self.skips_sums = not reads_sums and self.place != "eager"
         self.packer = Packer()
         self.current, self.kept = Pass(), Pass()
         self.states: dict[int, ParameterState] = {}
@@ -86,7 +100,7 @@ class Trace:
             return output
         h = parts[first]
         kind = activation_kind(layer) or functional_activation(h)
-        if kind is None and _is_container(layer):
+        if kind is None and (_is_container(layer) or (self.skips_sums and only_added(layer))):
             return output
         z = inputs[0] if isinstance(layer, keras.layers.Activation) else None
         parts[first] = self._record(name, type(layer).__name__, kind, layer, z, h)
@@ -105,9 +119,11 @@ class Trace:
         run.sites.append(site)
         self._measure(site, h, z, axis)
         watched = self._differentiated(run, site, h)
-        mask = getattr(h, "_keras_mask", None)
+        mask, logits = getattr(h, "_keras_mask", None), _logits(h)
         if mask is not None:
             watched._keras_mask = mask
+        if logits is not None:  # Keras's losses begin there, and the gradient arrives there
+            watched._keras_logits = self._differentiated(run, site, logits)
         return watched
 
     def probe_attention(self, name: str, weights: tf.Tensor | None) -> None:
@@ -196,13 +212,18 @@ class Trace:
             state, old = self.state(variable), tf.identity(variable.value)
             if grad is not None:
                 self.packer.norm(state, "grad_norm", grad)
+            self.packer.norm(state, "norm", old)
             before.append((state, variable, old))
+        told = ToldUpdates()
         # Measured gradients are let go of before they are applied, so that memory is reused.
-        with tf.control_dependencies(self.packer.flush()):
+        with tf.control_dependencies(self.packer.flush()), told.listen(optimizer):
             result = apply(grads, variables)
         for state, variable, old in before:
-            self.packer.norm(state, "update", tf.identity(variable.value), old)
-            self.packer.norm(state, "norm", old)
+            update = told.update(variable)
+            if update is None:
+                self.packer.norm(state, "update", tf.identity(variable.value), old)
+            else:
+                self.packer.norm(state, "update", update)
         return result
 
     def state(self, variable: keras.Variable) -> ParameterState:
@@ -235,10 +256,8 @@ class Trace:
         for site, units in zip(sample.sites, self.units, strict=True):
             site.size = int(site.size)
             site.rows = site.size // units
-        if self.gradient_scale is not None:
-            for owner in (*sample.sites, *sample.parameters):
-                if owner.grad_norm is not None:
-                    owner.grad_norm /= self.gradient_scale
+        sample.gradient_scale = self.gradient_scale
+        sample.unscale()
         return sample
 
 
@@ -271,22 +290,6 @@ def instrumented(trace: Trace, optimizers: list[keras.Optimizer]) -> Iterator[Tr
         yield trace
     finally:
         restore(patched)
-
-
-def override(owner: object, attribute: str, function: object, patched: list) -> None:
-    """Give one object a method of its own, past Keras's __setattr__, and note it in `patched`."""
-    patched.append((owner, attribute, vars(owner).get(attribute)))
-    object.__setattr__(owner, attribute, function)
-
-
-def restore(patched: list) -> None:
-    """Undo every `override`, the latest first."""
-    while patched:
-        owner, attribute, before = patched.pop()
-        if before is None:
-            object.__delattr__(owner, attribute)
-        else:
-            object.__setattr__(owner, attribute, before)
 
 
 def _root_call(trace: Trace) -> Callable:

@@ -19,7 +19,7 @@ from course_lib.diagnosis.trial import check_dropout, check_loss_value
 from course_lib.monitoring import FlowRecord
 from course_lib.tf.batches import Batch
 from course_lib.tf.layer_names import named_layers, named_variables
-from course_lib.tf.probes import override, restore
+from course_lib.tf.patching import override, restore
 
 DROPOUTS = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D,
             keras.layers.SpatialDropout3D)  # fmt: skip

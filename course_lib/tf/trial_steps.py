@@ -19,7 +19,7 @@ from course_lib.tf.batches import Batch
 from course_lib.tf.layer_names import named_variables
 from course_lib.tf.model_profiles import profile_recurrent_layers
 from course_lib.tf.monitor import GradientFlowMonitor
-from course_lib.tf.probes import override, restore
+from course_lib.tf.patching import override, restore
 from course_lib.tf.trial_facts import (
     FirstPass,
     RoundingWatch,

@@ -10,7 +10,8 @@ from torch import nn
 
 from course_lib.diagnosis import diagnose
 from course_lib.diagnosis.connections import find_unused
-from course_lib.monitoring import FlowRecorder, ParameterState, Sample, Site
+from course_lib.flow_recorder import FlowRecorder
+from course_lib.monitoring import ParameterState, Sample, Site
 from course_lib.pytorch import GradientFlowMonitor
 from course_lib.pytorch import diagnose_model as diagnose_pytorch
 from course_lib.tf import diagnose_model as diagnose_keras

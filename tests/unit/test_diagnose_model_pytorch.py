@@ -294,7 +294,7 @@ def test_norms_of_many_tensors_are_those_of_float64(size):
     expected = [t.to_dense().double().norm().item() for t in a]
     np.testing.assert_allclose([float(n) for n in norms64(a)], expected, rtol=1e-6)
     np.testing.assert_allclose([float(norm64(t)) for t in a], expected, rtol=1e-6)
-    dense = [t for t in a if not t.is_sparse]
+    dense = [t.clone() for t in a if not t.is_sparse]
     b = [t * 1.5 for t in dense]
     expected = [(u.double() - t.double()).norm().item() for t, u in zip(dense, b, strict=True)]
     # The difference of two float32 numbers of one size is exact, so nothing is lost in it.

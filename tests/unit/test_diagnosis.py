@@ -12,9 +12,9 @@ import matplotlib.pyplot as plt
 
 from course_lib.activations import get_activation
 from course_lib.diagnosis import Report, depth_trend, diagnose
+from course_lib.flow_recorder import FlowRecorder
 from course_lib.inspection import angle_between, audit_clipping
 from course_lib.monitoring import (
-    FlowRecorder,
     ParameterState,
     Sample,
     Site,

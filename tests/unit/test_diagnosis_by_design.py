@@ -14,7 +14,8 @@ from course_lib.diagnosis.local import check_scale  # noqa: E402
 from course_lib.diagnosis.training import check_updates, is_scale  # noqa: E402
 from course_lib.diagnosis.units import dead_finding, missed_by_chance  # noqa: E402
 from course_lib.diagnosis.zeros import check_exact_zeros  # noqa: E402
-from course_lib.monitoring import FlowRecorder, ParameterState, Sample, Site  # noqa: E402
+from course_lib.flow_recorder import FlowRecorder  # noqa: E402
+from course_lib.monitoring import ParameterState, Sample, Site  # noqa: E402
 from course_lib.pytorch import diagnose_model  # noqa: E402
 
 X = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,8 @@ from torch import nn  # noqa: E402
 
 from course_lib.diagnosis import diagnose  # noqa: E402
 from course_lib.diagnosis.depth import check_shortcuts, unbroken_growth  # noqa: E402
-from course_lib.monitoring import FlowRecorder, Sample, Site  # noqa: E402
+from course_lib.flow_recorder import FlowRecorder  # noqa: E402
+from course_lib.monitoring import Sample, Site  # noqa: E402
 from course_lib.pytorch import diagnose_model as diagnose_pytorch  # noqa: E402
 from course_lib.tf import diagnose_model as diagnose_keras  # noqa: E402
 

@@ -330,3 +330,11 @@ def test_memory_is_bounded_and_the_record_spans_the_run():
 def test_bad_arguments_are_named(arguments, error, words):
     with pytest.raises(error, match=words):
         GradientFlowMonitor(**{"model": nn.Linear(2, 2), **arguments})
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, torch.ones(2, 3))])
+def test_a_scripted_module_is_refused(make):
+    module = make(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
+    with pytest.raises(ValueError, match=r"`model` .* before torch.jit"):
+        GradientFlowMonitor(module)

@@ -231,3 +231,182 @@ def test_non_finite_values_are_named_where_they_first_appear():
 def test_bad_arguments_are_named(arguments, error, words):
     with pytest.raises(error, match=words):
         GradientFlowMonitor(**arguments)
+
+
+IMAGES = np.random.default_rng(2).normal(size=(8, 6, 6, 4)).astype("float32")
+
+
+def residual_images():
+    """Return a residual network as they are built: a projected shortcut, then a plain one."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    start = keras.Input((6, 6, 4))
+    x = layers.Conv2D(4, 3, padding="same")(start)
+    for block in range(2):
+        y = layers.Conv2D(4, 3, padding="same", use_bias=False)(x)
+        y = layers.ReLU()(layers.BatchNormalization()(y))
+        y = layers.Conv2D(4, 3, padding="same", use_bias=False)(y)
+        y = layers.BatchNormalization()(y)
+        if block == 0:
+            x = layers.BatchNormalization()(layers.Conv2D(4, 1, use_bias=False)(x))
+        x = layers.ReLU()(layers.Add()([x, y]))
+    return keras.Model(start, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
+def residual_dense():
+    """Return a residual network of dense layers."""
+    keras.utils.set_random_seed(0)
+    start = x = keras.Input((6,))
+    for _ in range(3):
+        y = keras.layers.Dense(6)(keras.layers.Dense(6, "gelu")(x))
+        x = keras.layers.Add()([x, y])
+    return keras.Model(start, keras.layers.Dense(3)(x))
+
+
+class Hidden(keras.Model):
+    """Sums that no functional model tells of."""
+
+    def __init__(self):
+        super().__init__()
+        keras.utils.set_random_seed(0)
+        self.inner = [keras.layers.Dense(6, name=f"d{k}") for k in range(3)]
+        self.head = keras.layers.Dense(3)
+
+    def call(self, x):
+        for layer in self.inner:
+            x = x + layer(x)
+        return self.head(x)
+
+
+def trained(model, x, *, logits, monitored, how):
+    """Return the weights after four steps of Adam in `fit`, or in a compiled or an eager loop."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+    optimizer, y = keras.optimizers.Adam(0.01), Y[: len(x)]
+    monitor = GradientFlowMonitor(model, optimizer=optimizer, every=2)
+    if how == "fit":
+        model.compile(optimizer, loss)
+        model.fit(x, y, epochs=4, batch_size=len(x), shuffle=False, verbose=0,
+                  callbacks=[monitor] if monitored else [])  # fmt: skip
+        return model.get_weights()
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            value = loss(y, model(x, training=True))
+        grads = tape.gradient(value, model.trainable_variables)
+        optimizer.apply_gradients(zip(grads, model.trainable_variables, strict=True))
+        return value
+
+    step = monitor.function(step) if monitored else tf.function(step)
+    for _ in range(4):
+        step(tf.constant(x), tf.constant(y))
+    return model.get_weights()
+
+
+@pytest.mark.parametrize("how", ["fit", "loop"])
+@pytest.mark.parametrize(("make", "x"), [(residual_images, IMAGES), (residual_dense, X[:8])])
+def test_a_residual_network_trains_as_without_the_monitor(make, x, how):
+    one, two = (trained(make(), x, logits=True, monitored=m, how=how) for m in (False, True))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_branch_that_ends_in_a_sum_is_read_in_a_compiled_step_only_if_asked_for():
+    def layers(reads_sums):
+        model = residual_dense()
+        model.compile("sgd", "mse")
+        monitor = GradientFlowMonitor(every=1)
+        monitor.reads_sums = reads_sums
+        model.fit(X[:8], np.zeros((8, 3)), verbose=0, callbacks=[monitor])
+        return [name.partition("_")[0] for name in monitor.record.layers]
+
+    assert layers(False) == ["dense", "add"] * 3 + ["dense"]
+    assert layers(True) == ["dense", "dense", "add"] * 3 + ["dense"]
+
+
+@pytest.mark.parametrize("how", ["fit", "loop"])
+def test_sums_hidden_in_a_model_change_no_more_than_the_last_bit(how):
+    one, two = (trained(Hidden(), X[:8], logits=True, monitored=m, how=how) for m in (False, True))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer") is not True
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        one, two = (trained(Hidden(), X[:8], logits=True, monitored=m, how=how)
+                    for m in (False, True))  # fmt: skip
+    finally:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("how", ["fit", "loop"])
+@pytest.mark.parametrize("end", ["dense", "layer", "sigmoid"])
+def test_a_loss_still_finds_the_logits(end, how):
+    def make():
+        keras.utils.set_random_seed(0)
+        wide = keras.initializers.RandomNormal(stddev=5.0)
+        ends = {
+            "dense": [keras.layers.Dense(3, "softmax", kernel_initializer=wide)],
+            "layer": [keras.layers.Dense(3, kernel_initializer=wide), keras.layers.Softmax()],
+            "sigmoid": [keras.layers.Dense(3, "sigmoid", kernel_initializer=wide)],
+        }[end]
+        return keras.Sequential([keras.Input((6,)), keras.layers.Dense(16, "relu"), *ends])
+
+    one, two = (trained(make(), X[:8], logits=False, monitored=m, how=how) for m in (False, True))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_gradient_of_a_softmax_that_the_loss_sees_through_is_that_of_its_logits():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")])
+    optimizer, loss = keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy()
+    with GradientFlowMonitor(model, optimizer=optimizer, every=1) as monitor:
+        with tf.GradientTape() as tape:
+            p = model(X[:8], training=True)
+            value = loss(Y[:8], p)
+        grads = tape.gradient(value, model.trainable_variables)
+        optimizer.apply_gradients(zip(grads, model.trainable_variables, strict=True))
+    expected = (p.numpy() - np.eye(3)[Y[:8]]) / 8  # softmax with cross-entropy
+    np.testing.assert_allclose(
+        monitor.record.activation_grad_norms[0, -1], np.linalg.norm(expected), rtol=1e-5
+    )
+
+
+RULES = ["SGD", "Adam", "RMSprop", "Nadam", "Adagrad", "Adamax", "Adadelta", "Lion", "AdamW",
+         "Ftrl"]  # fmt: skip
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("options", [{}, {"use_ema": True, "ema_overwrite_frequency": 1},
+                                     {"weight_decay": 0.1}])  # fmt: skip
+@pytest.mark.parametrize("rule", RULES)
+def test_an_update_is_how_far_the_weights_moved(rule, options, compiled):
+    model = perceptron()
+    optimizer = getattr(keras.optimizers, rule)(0.01, **options)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=optimizer, loss=loss)
+    model(X[:8])
+    monitor = GradientFlowMonitor(model, optimizer=optimizer, every=1)
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            value = loss(y, model(x, training=True))
+        grads = tape.gradient(value, model.trainable_variables)
+        optimizer.apply_gradients(zip(grads, model.trainable_variables, strict=True))
+
+    before = [v.numpy() for v in model.trainable_variables]
+    if compiled:
+        monitor.function(step)(tf.constant(X[:8]), tf.constant(Y[:8]))
+    else:
+        with monitor:
+            step(X[:8], Y[:8])
+    found = dict(zip(monitor.record.parameters, monitor.record.update_ratios[0], strict=True))
+    moved = 0
+    for v, old in zip(model.trainable_variables, before, strict=True):
+        name = f"{v.path.rpartition('/')[0].rpartition('/')[2]}/{v.name}"
+        if np.linalg.norm(old) > 0:
+            moved += 1
+            expected = np.linalg.norm(v.numpy() - old) / np.linalg.norm(old)
+            # float32 rounds every weight by 6e-8 of itself at most, so the ratio by as much.
+            np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=6e-8, err_msg=name)
+    assert moved > 3

@@ -32,7 +32,7 @@ def in_float32(arrays):
 def test_norms_are_those_of_float64(size, compiled):
     arrays = draw(size)
     measure = tf.function(measure_norms) if compiled else measure_norms
-    found = measure([(tf.constant(a),) for a in arrays])
+    found = measure(list(map(tf.constant, arrays)))
     assert found.dtype == tf.float64
     # float32's own sum of 40 squares is right to 40 roundings of 6e-8, half of it after the root
     np.testing.assert_allclose(found, expected(arrays), rtol=2e-6)
@@ -49,7 +49,7 @@ def test_the_same_numbers_are_lost_in_float32(size):
 def test_one_tensor_out_of_range_spoils_no_other(odd, compiled):
     arrays = [*draw(1.0), np.full((4, 2), odd, np.float32)]
     measure = tf.function(measure_norms) if compiled else measure_norms
-    found = measure([(tf.constant(a),) for a in arrays]).numpy()
+    found = measure(list(map(tf.constant, arrays))).numpy()
     np.testing.assert_allclose(found, expected(arrays), rtol=2e-6)
 
 
@@ -57,9 +57,12 @@ def test_one_tensor_out_of_range_spoils_no_other(odd, compiled):
 def test_differences_of_what_under_and_overflows(size):
     """The update of a weight is a difference; of two numbers of one size it is exact."""
     before, after = draw(size), draw(size)
-    pairs = [(tf.constant(a), tf.constant(b)) for a, b in zip(after, before, strict=True)]
+    states, packer = [ParameterState(str(k), "layer", 2, True) for k in range(3)], Packer()
+    for state, new, old in zip(states, after, before, strict=True):
+        packer.norm(state, "update", tf.constant(new), tf.constant(old))
+    packer.unpack(packer.pack().numpy())
     moved = [a.astype(np.float64) - b for a, b in zip(after, before, strict=True)]
-    np.testing.assert_allclose(measure_norms(pairs), expected(moved), rtol=2e-6)
+    np.testing.assert_allclose([s.update for s in states], expected(moved), rtol=2e-6)
 
 
 def test_what_is_packed_comes_back_from_float64():

@@ -11,7 +11,8 @@ from keras import layers  # noqa: E402
 from torch import nn  # noqa: E402
 
 from course_lib.diagnosis.peers import check_peers, roles_of  # noqa: E402
-from course_lib.monitoring import FlowRecorder, ParameterState, Sample, Site  # noqa: E402
+from course_lib.flow_recorder import FlowRecorder  # noqa: E402
+from course_lib.monitoring import ParameterState, Sample, Site  # noqa: E402
 from course_lib.pytorch import diagnose_model as diagnose_pytorch  # noqa: E402
 from course_lib.tf import diagnose_model as diagnose_keras  # noqa: E402
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from course_lib import NetworkSpec, draw_weights, plots, reference
 from course_lib.data import gaussian_batch
+from course_lib.flow_recorder import FlowRecorder
 from course_lib.lecture_checks import (
     LECTURE_CHECKS,
     TRIAGE_CHECK,
@@ -18,7 +19,7 @@ from course_lib.lecture_checks import (
     rescale_loss,
     sweep_units,
 )
-from course_lib.monitoring import FlowRecorder, ParameterState, Sample, Site
+from course_lib.monitoring import ParameterState, Sample, Site
 from course_lib.reference.flow_recording import train_recorded
 from course_lib.triage import QUESTIONS, triage
 

@@ -13,7 +13,8 @@ from torch import nn  # noqa: E402
 from course_lib.diagnosis.connections import is_position  # noqa: E402
 from course_lib.diagnosis.training import check_decay, check_updates, is_rising  # noqa: E402
 from course_lib.diagnosis.trial import check_dropout  # noqa: E402
-from course_lib.monitoring import FlowRecorder, ParameterState, Sample, Site  # noqa: E402
+from course_lib.flow_recorder import FlowRecorder  # noqa: E402
+from course_lib.monitoring import ParameterState, Sample, Site  # noqa: E402
 from course_lib.pytorch import diagnose_model as diagnose_pytorch  # noqa: E402
 from course_lib.tf import diagnose_model as diagnose_keras  # noqa: E402
 
