@@ -2,8 +2,9 @@
 
 Extensions add their scripts and stylesheets to every page; ours needs none of them, since the
 theme styles what they produce. This also writes each page's description from its first paragraph,
-lets wide tables scroll, and offers Colab and source links where the environment names the
-repository (``COURSE_REPOSITORY``, see `_tools/repository.py`); without it no button leads nowhere.
+lets wide tables and outputs in columns scroll, and offers Colab and source links where the
+environment names the repository (``COURSE_REPOSITORY``, see `_tools/repository.py`); without it no
+button leads nowhere.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ REPLACEMENTS = (
 )
 
 
+GAP = re.compile(r"\S {2,}\S")
+
+
 class scrolling_table(nodes.General, nodes.Element):
     """A table that may be wider than the text."""
 
@@ -63,6 +67,24 @@ class ScrollTables(SphinxPostTransform):
             table.replace_self(frame)
             frame += table
             name_rows(table)
+
+
+class ScrollColumns(SphinxPostTransform):
+    """Mark printed outputs that stand in columns: their lines scroll, those of others wrap."""
+
+    default_priority = 265
+    formats = ("html",)
+
+    def run(self, **kwargs) -> None:
+        for block in self.document.findall(nodes.literal_block):
+            if "output" in block["classes"] and stands_in_columns(block.astext()):
+                block["classes"].append("columns")
+
+
+def stands_in_columns(text: str) -> bool:
+    """Return whether most lines, of three or more, have a gap of two spaces or more within."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return len(lines) > 2 and 2 * sum(bool(GAP.search(line)) for line in lines) > len(lines)
 
 
 def name_rows(table: nodes.table) -> None:
@@ -179,6 +201,7 @@ def write_front_door(app, exception) -> None:
 def setup(app) -> dict:
     app.add_node(scrolling_table, html=(visit_table, depart_table))
     app.add_post_transform(ScrollTables)
+    app.add_post_transform(ScrollColumns)
     app.connect("html-page-context", complete_page, priority=900)
     app.connect("build-finished", complete_stylesheet)
     app.connect("build-finished", write_front_door, priority=400)

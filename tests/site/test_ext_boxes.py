@@ -95,3 +95,23 @@ def test_roles_that_checkers_reject_are_gone(build_book):
     assert page.select_one(".footnote") is not None
     assert page.find("aside") is None
     assert page.find(attrs={"role": "doc-footnote"}) is None
+
+
+@pytest.mark.parametrize(
+    ("printed", "columns"),
+    [
+        ("vanishing  ReLU        helps\nvanishing  batch norm  helps\ndead       ReLU\n", True),
+        ("He: factor per layer 1.0\nGlorot: factor per layer 0.7\nboth agree: True\n", False),
+        ("loss     1.5\n", False),
+    ],
+)
+def test_what_is_printed_in_columns_scrolls_and_the_rest_wraps(
+    build_book, notebook, printed, columns
+):
+    from nbformat.v4 import new_output
+
+    page = notebook("# Title", ("x = 1", [], [new_output("stream", name="stdout", text=printed)]))
+    pages, problems = build_book({"index.ipynb": page}, "lean_pages")
+    assert problems == ""
+    output = BeautifulSoup(pages["index"], "html.parser").select_one(".cell_output .output")
+    assert ("columns" in output["class"]) == columns
