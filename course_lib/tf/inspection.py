@@ -24,17 +24,19 @@ from course_lib.inspection import (
     UnitReport,
     audit_clipping,
     noise_floor,
-    randomized_singular_values,
     read_gradients,
     require_finite_layer,
 )
 from course_lib.monitoring import ONE_SIDED
 from course_lib.recurrent_results import BPTTProfile
+from course_lib.tf.jacobian_products import (
+    call_first,
+    call_layer,
+    randomized_spectrum,
+    stage_jacobians,
+)
 from course_lib.tf.model_profiles import profile_recurrent_layers
 from course_lib.tf.probes import Trace, instrumented
-
-_ONLY_EAGER = (TypeError, AttributeError, NotImplementedError)
-"""What a model that asks for values as it runs raises when it is traced."""
 
 
 def _require_model(model: object) -> None:
@@ -84,7 +86,7 @@ def dead_units(
     if len(counts) != 1:
         raise ValueError(f"`x` (parts of {sorted(counts)} inputs) must have one first axis.")
     (count,) = counts
-    FirstCall("x", "`model` can be called on", _call)(
+    FirstCall("x", "`model` can be called on", call_layer)(
         model, tf.nest.map_structure(lambda part: part[:1], x)
     )
     totals: dict[str, list] = {}
@@ -122,7 +124,7 @@ def _count(model: keras.Model, x: tf.Tensor, share: float) -> list[tuple]:
     def run(rows: tf.Tensor) -> tf.Tensor:
         trace = Trace(model, share=share, max_calls=64)
         with instrumented(trace, []):
-            _call(model, rows)
+            call_layer(model, rows)
         traces.append(trace)
         return trace.pack()
 
@@ -171,19 +173,19 @@ def jacobian_spectrum(
     x = _like_model(model, x)[None]
     if not x.dtype.is_floating:
         raise ValueError(f"`x` ({x.dtype.name}) must hold real numbers: integers have no Jacobian.")
-    FirstCall("x", "`model` can be called on", _call_one)(model, x)
+    FirstCall("x", "`model` can be called on", call_first)(model, x)
     if method == "product" and not isinstance(model, keras.Sequential):
         raise TypeError(f"`model` (a {type(model).__name__}) must be a keras.Sequential.")
     eps = np.finfo(x.dtype.as_numpy_dtype).eps
     if method == "randomized":
         rank = require_integer("rank", rank, minimum=1)
         iterations = require_integer("iterations", iterations, minimum=1)
-        values, shape = _randomized(
+        values, shape = randomized_spectrum(
             model, x, rank=rank, iterations=iterations, seed=require_seed(seed)
         )
         factors = 1
     else:
-        matrices = _stage_jacobians(model.layers if method == "product" else [model], x)
+        matrices = stage_jacobians(model.layers if method == "product" else [model], x)
         matrix = matrices[0]
         for stage in matrices[1:]:
             matrix = stage @ matrix
@@ -194,72 +196,6 @@ def jacobian_spectrum(
     floor = noise_floor(values, shape, eps, factors=factors)
     name = x.dtype.name
     return JacobianSpectrum("TensorFlow", name, method, tuple(map(int, shape)), values, floor)
-
-
-def _call(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
-    return layer(x, training=False) if layer._call_has_training_arg else layer(x)
-
-
-def _call_one(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
-    """Return the output, or the first of several that holds real numbers."""
-    parts = tf.nest.flatten(_call(layer, x))
-    return next((part for part in parts if part.dtype.is_floating), parts[0])
-
-
-def _stage_jacobians(stages: Sequence[keras.Layer], x: tf.Tensor) -> list[np.ndarray]:
-    """Return each stage's float64 Jacobian (m, n) where x (1, ...) leads, one after the other.
-
-    In a graph, whose loop goes back once per row: eager operations take longer to call than small
-    layers take to compute. What asks for values as it runs, and cannot be traced, is run eagerly.
-    """
-
-    def run(x: tf.Tensor) -> list[tf.Tensor]:
-        found = []
-        for stage in stages:
-            with tf.GradientTape(persistent=True) as tape:
-                tape.watch(x)
-                output = _call_one(stage, x)
-            rows = tape.jacobian(
-                output, x, tf.UnconnectedGradients.ZERO, experimental_use_pfor=False
-            )  # pfor would hold the activations of all rows at once
-            found.append(tf.reshape(rows, [-1, tf.size(x)]))
-            x = output
-        return found
-
-    try:
-        matrices = tf.function(run, autograph=False).get_concrete_function(x)(x)
-    except _ONLY_EAGER:
-        matrices = run(x)
-    return [tf.cast(matrix, tf.float64).numpy() for matrix in matrices]
-
-
-def _randomized(
-    model: keras.Model, x: tf.Tensor, *, rank: int, iterations: int, seed: int
-) -> tuple[np.ndarray, tuple[int, int]]:
-    m, n = int(tf.size(_call_one(model, x))), int(tf.size(x))
-
-    @tf.function
-    def push(v: tf.Tensor) -> tf.Tensor:
-        with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
-            output = _call_one(model, x)
-        return accumulator.jvp(output, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-
-    @tf.function
-    def pull(u: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            output = _call_one(model, x)
-        return tape.gradient(output, x, output_gradients=tf.reshape(u, tf.shape(output)))
-
-    def columns(function: object, vectors: np.ndarray, shape: object) -> np.ndarray:
-        found = [function(tf.reshape(tf.cast(v, x.dtype), shape)) for v in vectors.T]
-        return np.stack([np.asarray(f, np.float64).ravel() for f in found], axis=1)
-
-    values = randomized_singular_values(
-        lambda v: columns(push, v, x.shape), lambda u: columns(pull, u, [-1]),
-        size=n, rank=min(rank, m, n), iterations=iterations, seed=seed,
-    )  # fmt: skip
-    return values, (m, n)
 
 
 def clip_audit(
@@ -318,7 +254,7 @@ def bptt_gradient_profile(model: keras.Model, x: object) -> dict[str, BPTTProfil
     """
     _require_model(model)
     x = _nested(model, x)
-    call = FirstCall("x", "`model` can be called on", _call)
+    call = FirstCall("x", "`model` can be called on", call_layer)
     found = profile_recurrent_layers(model, lambda: call(model, x), strict=True)
     if not found:
         raise ValueError("`model` must hold a SimpleRNN, LSTM or GRU layer.")
