@@ -8,12 +8,13 @@ status 1 if a trial raised, a healthy model was alarmed, or a fault was missed.
 
 import sys
 import warnings
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from zoo_faults import Tally
-from zoo_pytorch import LABELS, RNG, build, hf
+from zoo_pytorch import LABELS, RNG, build, hf, vision
 
 from course_lib.pytorch import diagnose_model
 
@@ -21,8 +22,9 @@ MODELS = (
     "nn.lstm", "nn.gru", "nn.rnn", "hf.bert", "hf.electra", "hf.gpt2", "hf.llama", "hf.t5",
     "tv.squeezenet1_1", "tv.shufflenet_v2_x0_5", "timm.convnext_atto", "timm.vit_tiny_patch16_224",
     "tv.mobilenet_v2", "tv.resnet18", "timm.mixer_s32_224", "timm.nf_resnet26", "tv.alexnet",
-    "tv.vgg11",
+    "tv.vgg11", "tv.resnet50",
 )  # fmt: skip
+RATES = {"rate x1000": 1.0, "bfloat16": 1e-5}
 MATRICES = (nn.Linear, nn.Conv2d, hf.pytorch_utils.Conv1D)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 SMOOTH = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
@@ -43,9 +45,7 @@ def order_of(model, given):
     names, handles = [], []
     for name, module in model.named_modules():
         if not any(True for _ in module.children()):
-            handles.append(
-                module.register_forward_hook(lambda *_, name=name: names.append(name))
-            )
+            handles.append(module.register_forward_hook(lambda *_, name=name: names.append(name)))
     with torch.no_grad():
         model(**given) if isinstance(given, dict) else model(*given)
     for handle in handles:
@@ -110,11 +110,17 @@ def break_model(model, given, name, fault):
         return ["body_l0"]
     if fault in ("healthy", "rate x1000"):
         return None
-    if fault == "inputs x1000":
-        if isinstance(given, dict) or not given[0].is_floating_point():
+    if fault in DATA_FAULTS:
+        return change_data(model, given, fault)
+    if fault == "no skips":
+        if name != "tv.resnet50":
             return False
-        given[0].mul_(1000)
+        cut_shortcuts(model)
         return None
+    if fault.startswith("branch"):
+        if not normed or name == "timm.nf_resnet26":  # it scales its own weights
+            return False
+        return rescale_branch(modules, order, float(fault.split(" x")[1]))
     if fault == "attention x100":
         return sharpen(model)
     if fault == "sigmoid":
@@ -150,6 +156,60 @@ def break_model(model, given, name, fault):
     if normed or name == "timm.nf_resnet26":
         return False  # normalization, of the signal or of the weights, takes the factor back
     layer.weight *= float(fault[1:])
+    return [where]
+
+
+DATA_FAULTS = ("inputs x1000", "inputs x1e-6", "inputs alike", "channel x1e4", "softmax twice",
+               "bfloat16")  # fmt: skip
+
+
+def change_data(model, given, fault):
+    """Change what goes in, what comes out, or the numbers' type; return None, or False if n/a."""
+    values = given["input_ids"] if isinstance(given, dict) else given[0]
+    if fault == "inputs alike":
+        values.copy_(values[:1].expand_as(values).clone())
+        return None
+    if fault == "bfloat16":
+        model.bfloat16()
+        model.register_forward_pre_hook(lambda module, inputs: tuple(
+            x.bfloat16() if x.is_floating_point() else x for x in inputs))  # fmt: skip
+        return None
+    if isinstance(given, dict):
+        return False
+    if fault == "softmax twice":
+        model.register_forward_hook(lambda module, inputs, output: output.softmax(-1))
+        return None
+    if not values.is_floating_point():
+        return False
+    if fault == "channel x1e4":
+        values[:, 1] *= 1e4
+    else:
+        values.mul_(float(fault.split(" x")[1]))
+    return None
+
+
+def cut_shortcuts(model):
+    """Take the skip connections out of a ResNet of torchvision, and what is left over of them."""
+    for block in model.modules():
+        if isinstance(block, vision.resnet.Bottleneck):
+            block.downsample = Zero()
+
+
+class Zero(nn.Module):
+    """Nothing, in place of a skip connection."""
+
+    def forward(self, x):
+        return 0.0
+
+
+def rescale_branch(modules, order, factor):
+    """Rescale the matrix nearest to the middle that is followed by no normalization."""
+    found = [n for n, after in pairwise(order) if isinstance(modules[n], MATRICES)
+             and "Norm" not in type(modules[after]).__name__][:-1]  # fmt: skip
+    if len(found) < 4:
+        return False
+    where = found[len(found) // 2]
+    modules[where].weight *= factor
     return [where]
 
 
@@ -211,7 +271,7 @@ def main() -> int:
                 report = diagnose_model(
                     model, given, None if own else LABELS, steps=2,
                     loss=None if own else F.cross_entropy,
-                    learning_rate=1.0 if fault == "rate x1000" else 1e-3,
+                    learning_rate=RATES.get(fault, 1e-3),
                 )  # fmt: skip
                 tally.add(name, fault, report, places)
             except Exception as error:  # one model's failure must not hide the others

@@ -31,6 +31,7 @@ from course_lib.tf import (
     jacobian_spectrum,
     saturation,
 )
+from course_lib.tf.layer_names import named_layers
 
 LABELS = np.array([0, 1, 2, 3])
 CROSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -156,17 +157,22 @@ def matrices(model):
 
 
 def break_model(model, x, name, fault):
-    """Break the model; return the inputs and the places that a finding may name, or None if n/a."""
+    """Break the model; return the inputs and the places that a finding may name, or None if n/a.
+
+    A third item is a model to take in place of this one.
+    """
     found = matrices(model)
     layer = found[len(found) // 2] if len(found) > 3 else None
     normed = any("Norm" in type(m).__name__ for m in model._flatten_layers())
     body = next((m for m in model.layers if m.name == "body"), None)
     if fault == "rate x1000":
         return x, None
+    if fault in DATA_FAULTS:
+        return change_data(model, x, name, fault)
+    if fault.startswith("branch"):
+        return rescale_branch(model, x, float(fault.split(" x")[1]))
     if body is not None:
         return break_gates(body, x, fault)
-    if fault == "inputs x1000" and isinstance(x, np.ndarray):
-        return 1000 * x, None
     if fault == "head x100" and name.startswith("app"):
         found[-1].kernel.assign(100 * found[-1].kernel)
         return x, [found[-1].name]
@@ -193,6 +199,40 @@ def break_model(model, x, name, fault):
     if fault == "attention x100":
         return sharpen(model, x)
     return None
+
+
+DATA_FAULTS = ("inputs x1000", "inputs x1e-6", "inputs alike", "channel x1e4", "softmax twice")
+RESCALING = ("MobileNet", "EfficientNet", "ConvNeXt")
+"""Families of which some bring pixels to size 1 themselves, by a factor and a shift."""
+
+
+def change_data(model, x, name, fault):
+    """Change what goes in, or what comes out."""
+    if fault == "inputs alike":
+        return tf.nest.map_structure(lambda a: np.repeat(a[:1], len(a), axis=0), x), None
+    if not name.startswith("app"):
+        return None
+    if fault == "softmax twice":  # a reshape: else Keras's losses take the logits behind it
+        ends = [layers.Activation("softmax"), layers.Reshape((5,))]
+        return x, None, keras.Sequential([model, *ends])
+    if fault == "inputs x1000":
+        return 1000 * x, None
+    if name.partition(".")[2].startswith(RESCALING):
+        return None
+    if fault == "channel x1e4":
+        return x * np.array([1, 1e4, 1], "float32"), None
+    return np.float32(fault.split(" x")[1]) * x, None
+
+
+def rescale_branch(model, x, factor):
+    """Rescale the first of two dense layers in the feed-forward part of the block in the middle."""
+    found = [(name, layer) for name, layer in named_layers(model)
+             if layer.name in ("feedforward_intermediate_dense", "dense_1")]  # fmt: skip
+    if len(found) < 3:
+        return None
+    where, layer = found[len(found) // 2]
+    layer.kernel.assign(factor * layer.kernel)
+    return x, [where]
 
 
 def break_gates(body, x, fault):
@@ -269,7 +309,8 @@ def main() -> int:
                 broken = break_model(model, x, name, fault)
                 if broken is None:
                     continue
-                x, places = broken
+                x, places, *instead = broken
+                model = instead[0] if instead else model
                 rate = 1.0 if fault == "rate x1000" else 1e-3
                 report = diagnose_model(model, x, LABELS, loss=loss, steps=2, learning_rate=rate)
                 tally.add(name, fault, report, places)
