@@ -37,6 +37,7 @@ from course_lib.tf.jacobian_products import (
 )
 from course_lib.tf.model_profiles import profile_recurrent_layers
 from course_lib.tf.probes import Trace, instrumented
+from course_lib.tf.undisturbed import undisturbed
 
 
 def _require_model(model: object) -> None:
@@ -73,6 +74,8 @@ def dead_units(
             sequences of each batch (`course_lib.gates`).
         batch_size: how many are run at a time.
         share: the share of the largest slope below which a value counts as saturated.
+
+    Every batch of a stateful recurrent layer begins from states of zero.
     """
     _require_model(model)
     batch_size = require_integer("batch_size", batch_size, minimum=1)
@@ -86,18 +89,19 @@ def dead_units(
     if len(counts) != 1:
         raise ValueError(f"`x` (parts of {sorted(counts)} inputs) must have one first axis.")
     (count,) = counts
-    FirstCall("x", "`model` can be called on", call_layer)(
-        model, tf.nest.map_structure(lambda part: part[:1], x)
-    )
     totals: dict[str, list] = {}
-    for start in range(0, count, batch_size):
-        # Traced as a graph, in which an activation at the end of a custom layer can be seen.
-        batch = tf.nest.map_structure(lambda part, a=start: part[a : a + batch_size], x)
-        for name, activation, rows, active, flat in _count(model, batch, share):
-            before = totals.setdefault(name, [activation, 0, 0.0, 0.0])
-            before[1] += rows
-            before[2] = None if active is None else before[2] + active
-            before[3] = None if flat is None else before[3] + flat
+    with undisturbed(model):
+        FirstCall("x", "`model` can be called on", call_layer)(
+            model, tf.nest.map_structure(lambda part: part[:1], x)
+        )
+        for start in range(0, count, batch_size):
+            # Traced as a graph, in which an activation at the end of a custom layer can be seen.
+            batch = tf.nest.map_structure(lambda part, a=start: part[a : a + batch_size], x)
+            for name, activation, rows, active, flat in _count(model, batch, share):
+                before = totals.setdefault(name, [activation, 0, 0.0, 0.0])
+                before[1] += rows
+                before[2] = None if active is None else before[2] + active
+                before[3] = None if flat is None else before[3] + flat
     layers = [
         LayerUnits(
             name,
@@ -167,35 +171,43 @@ def jacobian_spectrum(
             multiplied in float64), or "randomized" (the `rank` largest from products with
             vectors, for large models).
         rank, iterations, seed: of the randomized method.
+
+    Stateful recurrent layers begin from states of zero.
     """
     _require_model(model)
     method = require_choice("method", method, SPECTRUM_METHODS)
     x = _like_model(model, x)[None]
     if not x.dtype.is_floating:
         raise ValueError(f"`x` ({x.dtype.name}) must hold real numbers: integers have no Jacobian.")
-    FirstCall("x", "`model` can be called on", call_first)(model, x)
-    if method == "product" and not isinstance(model, keras.Sequential):
-        raise TypeError(f"`model` (a {type(model).__name__}) must be a keras.Sequential.")
+    with undisturbed(model):
+        FirstCall("x", "`model` can be called on", call_first)(model, x)
+        if method == "product" and not isinstance(model, keras.Sequential):
+            raise TypeError(f"`model` (a {type(model).__name__}) must be a keras.Sequential.")
+        if method == "randomized":
+            rank = require_integer("rank", rank, minimum=1)
+            iterations = require_integer("iterations", iterations, minimum=1)
+            values, shape = randomized_spectrum(
+                model, x, rank=rank, iterations=iterations, seed=require_seed(seed)
+            )
+            factors = 1
+        else:
+            stages = model.layers if method == "product" else [model]
+            values, shape = _multiplied_spectrum(stage_jacobians(stages, x))
+            factors = len(stages)
     eps = np.finfo(x.dtype.as_numpy_dtype).eps
-    if method == "randomized":
-        rank = require_integer("rank", rank, minimum=1)
-        iterations = require_integer("iterations", iterations, minimum=1)
-        values, shape = randomized_spectrum(
-            model, x, rank=rank, iterations=iterations, seed=require_seed(seed)
-        )
-        factors = 1
-    else:
-        matrices = stage_jacobians(model.layers if method == "product" else [model], x)
-        matrix = matrices[0]
-        for stage in matrices[1:]:
-            matrix = stage @ matrix
-        shape, factors = matrix.shape, len(matrices)
-        if not np.all(np.isfinite(matrix)):
-            raise ValueError("`model` must have a finite Jacobian at `x`.")
-        values = np.linalg.svd(matrix, compute_uv=False)
     floor = noise_floor(values, shape, eps, factors=factors)
     name = x.dtype.name
     return JacobianSpectrum("TensorFlow", name, method, tuple(map(int, shape)), values, floor)
+
+
+def _multiplied_spectrum(matrices: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the singular values of a product, and its shape; the first factor acts first."""
+    matrix = matrices[0]
+    for stage in matrices[1:]:
+        matrix = stage @ matrix
+    if not np.all(np.isfinite(matrix)):
+        raise ValueError("`model` must have a finite Jacobian at `x`.")
+    return np.linalg.svd(matrix, compute_uv=False), matrix.shape
 
 
 def clip_audit(
@@ -255,7 +267,8 @@ def bptt_gradient_profile(model: keras.Model, x: object) -> dict[str, BPTTProfil
     _require_model(model)
     x = _nested(model, x)
     call = FirstCall("x", "`model` can be called on", call_layer)
-    found = profile_recurrent_layers(model, lambda: call(model, x), strict=True)
+    with undisturbed(model):
+        found = profile_recurrent_layers(model, lambda: call(model, x), strict=True)
     if not found:
         raise ValueError("`model` must hold a SimpleRNN, LSTM or GRU layer.")
     return found

@@ -1,14 +1,17 @@
 """Inspections of Keras models that hold recurrent layers."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow")
 
 import keras
+import tensorflow as tf
 from keras import layers
 
-from course_lib.tf import jacobian_spectrum
+from course_lib.tf import bptt_gradient_profile, dead_units, jacobian_spectrum
 
 SEQUENCES = np.random.default_rng(0).standard_normal((3, 7, 5)).astype(np.float32)
 FILMS = np.random.default_rng(1).standard_normal((3, 4, 6, 6, 1)).astype(np.float32)
@@ -34,7 +37,7 @@ def reader(kind: str, *, batch_size: int | None = None, **options) -> tuple[kera
             keras.Input(inputs.shape[1:], batch_size=batch_size),
             KINDS[kind](**options),
             layers.Flatten(),
-            layers.Dense(4),
+            layers.Dense(4, "tanh"),
         ]
     )
     return model, inputs
@@ -47,3 +50,80 @@ def test_the_randomized_method_finds_all_singular_values_of_a_recurrent_network(
     found = jacobian_spectrum(model, inputs[0], method="randomized", iterations=2)
     # The rank covers all four, so that nothing is left out: what remains is float32's rounding.
     np.testing.assert_allclose(found.singular_values, exact, rtol=1e-4)
+
+
+def states(model: keras.Model) -> list[np.ndarray]:
+    """Return what the stateful layers of a model remember."""
+    layer = model.layers[0]
+    parts = [getattr(layer, "forward_layer", layer), getattr(layer, "backward_layer", None)]
+    kept = [part.states for part in parts if part is not None]
+    return [state.numpy() for state in keras.tree.flatten(kept)]
+
+
+INSPECTIONS = {
+    "dead_units": lambda m, x: [layer.flat for layer in dead_units(m, x, batch_size=2).layers],
+    "exact": lambda m, x: jacobian_spectrum(m, x[0]).singular_values,
+    "product": lambda m, x: jacobian_spectrum(m, x[0], method="product").singular_values,
+    "randomized": lambda m, x: (
+        jacobian_spectrum(m, x[0], method="randomized", iterations=1).singular_values
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *itertools.product(
+            ["LSTM", "Bidirectional", "RNN of cells", "ConvLSTM2D"], ["dead_units", "exact"]
+        ),
+        ("LSTM", "product"),
+        ("LSTM", "randomized"),
+    ],
+)
+def test_a_stateful_layer_is_inspected_from_zero_and_keeps_its_states(kind, name):
+    model, inputs = reader(kind, batch_size=3, stateful=True)
+    fresh, _ = reader(kind)  # the same weights, and no memory
+    model(inputs)
+    before = states(model)
+    assert all(np.any(state) for state in before)
+    found = INSPECTIONS[name](model, inputs)
+    assert len(found) > 0
+    for now, then in zip(states(model), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    for ours, theirs in zip(found, INSPECTIONS[name](fresh, inputs), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)  # float32's rounding
+    model(inputs)  # it goes on remembering
+    assert not all(np.array_equal(a, b) for a, b in zip(states(model), before, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU", "Bidirectional"])
+def test_a_profile_of_a_stateful_layer_keeps_its_states(kind):
+    model, inputs = reader(kind, batch_size=3, stateful=True)
+    model(inputs)
+    before = states(model)
+    found = bptt_gradient_profile(model, inputs)
+    for now, then in zip(states(model), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    expected = bptt_gradient_profile(reader(kind)[0], inputs)
+    for ours, theirs in zip(found.values(), expected.values(), strict=True):
+        np.testing.assert_allclose(ours.log10_norms, theirs.log10_norms, rtol=1e-5)
+
+
+def test_a_model_that_remembers_is_put_back_after_an_error_too():
+    def end(x: tf.Tensor) -> tf.Tensor:
+        if ended:
+            raise RuntimeError("ended")
+        return x
+
+    ended = []
+    model, inputs = reader("LSTM", batch_size=3, stateful=True)
+    model.add(layers.Lambda(end))
+    model(inputs)
+    before = states(model)
+    ended.append(True)
+    for inspect in (bptt_gradient_profile, dead_units):
+        with pytest.raises(ValueError, match="ended"):
+            inspect(model, inputs)
+    for now, then in zip(states(model), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert model.layers[0].stateful
