@@ -37,6 +37,7 @@ from course_lib.tf.jacobian_products import (
 )
 from course_lib.tf.model_profiles import profile_recurrent_layers
 from course_lib.tf.probes import Trace, instrumented
+from course_lib.tf.randomness import same_draws
 from course_lib.tf.undisturbed import undisturbed
 
 
@@ -75,7 +76,9 @@ def dead_units(
         batch_size: how many are run at a time.
         share: the share of the largest slope below which a value counts as saturated.
 
-    Every batch of a stateful recurrent layer begins from states of zero.
+    Every batch of a stateful recurrent layer begins from states of zero. Random numbers that the
+    model draws in evaluation mode too are always the same ones, except in a `tf.function` of its
+    own.
     """
     _require_model(model)
     batch_size = require_integer("batch_size", batch_size, minimum=1)
@@ -91,7 +94,7 @@ def dead_units(
     (count,) = counts
     totals: dict[str, list] = {}
     with undisturbed(model):
-        FirstCall("x", "`model` can be called on", call_layer)(
+        FirstCall("x", "`model` can be called on", same_draws(model)(call_layer))(
             model, tf.nest.map_structure(lambda part: part[:1], x)
         )
         for start in range(0, count, batch_size):
@@ -127,7 +130,7 @@ def _count(model: keras.Model, x: tf.Tensor, share: float) -> list[tuple]:
     @tf.autograph.experimental.do_not_convert
     def run(rows: tf.Tensor) -> tf.Tensor:
         trace = Trace(model, share=share, max_calls=64)
-        with instrumented(trace, []):
+        with same_draws(model), instrumented(trace, []):
             call_layer(model, rows)
         traces.append(trace)
         return trace.pack()
@@ -172,7 +175,9 @@ def jacobian_spectrum(
             vectors, for large models).
         rank, iterations, seed: of the randomized method.
 
-    Stateful recurrent layers begin from states of zero.
+    Stateful recurrent layers begin from states of zero. A model that draws random numbers in
+    evaluation mode too draws the same ones at every call, so that there is one function to
+    differentiate; what it draws in a `tf.function` of its own is left alone.
     """
     _require_model(model)
     method = require_choice("method", method, SPECTRUM_METHODS)
@@ -180,7 +185,7 @@ def jacobian_spectrum(
     if not x.dtype.is_floating:
         raise ValueError(f"`x` ({x.dtype.name}) must hold real numbers: integers have no Jacobian.")
     with undisturbed(model):
-        FirstCall("x", "`model` can be called on", call_first)(model, x)
+        FirstCall("x", "`model` can be called on", same_draws(model)(call_first))(model, x)
         if method == "product" and not isinstance(model, keras.Sequential):
             raise TypeError(f"`model` (a {type(model).__name__}) must be a keras.Sequential.")
         if method == "randomized":
@@ -192,7 +197,7 @@ def jacobian_spectrum(
             factors = 1
         else:
             stages = model.layers if method == "product" else [model]
-            values, shape = _multiplied_spectrum(stage_jacobians(stages, x))
+            values, shape = _multiplied_spectrum(stage_jacobians(model, stages, x))
             factors = len(stages)
     eps = np.finfo(x.dtype.as_numpy_dtype).eps
     floor = noise_floor(values, shape, eps, factors=factors)
@@ -266,7 +271,7 @@ def bptt_gradient_profile(model: keras.Model, x: object) -> dict[str, BPTTProfil
     """
     _require_model(model)
     x = _nested(model, x)
-    call = FirstCall("x", "`model` can be called on", call_layer)
+    call = FirstCall("x", "`model` can be called on", same_draws(model)(call_layer))
     with undisturbed(model):
         found = profile_recurrent_layers(model, lambda: call(model, x), strict=True)
     if not found:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from course_lib.inspection import randomized_singular_values
+from course_lib.tf.randomness import same_draws
 
 _ONLY_EAGER = (TypeError, AttributeError, NotImplementedError)
 """What a model that asks for values as it runs raises when it is traced."""
@@ -24,7 +25,9 @@ def call_first(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
     return next((part for part in parts if part.dtype.is_floating), parts[0])
 
 
-def stage_jacobians(stages: Sequence[keras.Layer], x: tf.Tensor) -> list[np.ndarray]:
+def stage_jacobians(
+    model: keras.Model, stages: Sequence[keras.Layer], x: tf.Tensor
+) -> list[np.ndarray]:
     """Return each stage's float64 Jacobian (m, n) where x (1, ...) leads, one after the other.
 
     In a graph, whose loop goes back once per row: eager operations take longer to call than small
@@ -32,6 +35,10 @@ def stage_jacobians(stages: Sequence[keras.Layer], x: tf.Tensor) -> list[np.ndar
     """
 
     def run(x: tf.Tensor) -> list[tf.Tensor]:
+        with same_draws(model):
+            return differentiate(x)
+
+    def differentiate(x: tf.Tensor) -> list[tf.Tensor]:
         found = []
         for stage in stages:
             with tf.GradientTape(persistent=True) as tape:
@@ -55,7 +62,7 @@ def randomized_spectrum(
     model: keras.Model, x: tf.Tensor, *, rank: int, iterations: int, seed: int
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Return the largest singular values of the Jacobian at x (1, ...), and its shape (m, n)."""
-    m, n = int(tf.size(call_first(model, x))), int(tf.size(x))
+    m, n = int(tf.size(same_draws(model)(call_first)(model, x))), int(tf.size(x))
     push, pull = _forward_product(model, x), _backward_product(model, x)
 
     def columns(function: Callable, vectors: np.ndarray, shape: object) -> np.ndarray:
@@ -72,11 +79,13 @@ def randomized_spectrum(
 def _forward_product(model: keras.Model, x: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return v -> J v, by forward accumulation where TensorFlow can, else by going back twice."""
 
+    @same_draws(model)
     def accumulate(v: tf.Tensor) -> tf.Tensor:
         with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
             output = call_first(model, x)
         return accumulator.jvp(output, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
+    @same_draws(model)
     def go_back_twice(v: tf.Tensor) -> tf.Tensor:
         """Return the derivative of J^T u, which is linear in u, by u along v."""
         with tf.GradientTape() as outer:
@@ -101,6 +110,7 @@ def _forward_product(model: keras.Model, x: tf.Tensor) -> Callable[[tf.Tensor], 
 def _backward_product(model: keras.Model, x: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return u -> J^T u, for u of one axis."""
 
+    @same_draws(model)
     def pull(u: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(x)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from course_lib.tf.patching import override, restore
+from course_lib.tf.randomness import shared_generators_kept
 
 
 @contextmanager
@@ -16,7 +17,7 @@ def undisturbed(model: keras.Model) -> Iterator[None]:
     """Call stateful recurrent layers from states of zero inside, for batches of any size.
 
     On leaving, they go on from the states that they had, and every variable that no optimizer
-    moves has its value back.
+    moves has its value back, those of the random generators too.
     """
     patched: list = []
     kept = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
@@ -24,7 +25,8 @@ def undisturbed(model: keras.Model) -> Iterator[None]:
         for layer in model._flatten_layers():
             if layer.built and getattr(layer, "stateful", False):
                 override(layer, "stateful", False, patched)
-        yield
+        with shared_generators_kept():
+            yield
     finally:
         restore(patched)
         for variable, value in kept:
