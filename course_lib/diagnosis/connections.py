@@ -58,7 +58,7 @@ def check_zeros(record: FlowRecord) -> list[Finding]:
         for p, rank in enumerate(record.parameter_ranks)
     ])  # fmt: skip
     dead = bool(np.any(record.dead_fractions > 0.99))
-    first = int(np.argmax(whole if whole.any() else silent))
+    where, words = place_of_cut(record, np.flatnonzero(whole if whole.any() else silent))
     quiet = dead or not whole.any()
     why = "A path leads to them, and nothing comes through it."
     remedy = "look for a product with 0, a saturated function, or underflow in 16 bits."
@@ -72,18 +72,21 @@ def check_zeros(record: FlowRecord) -> list[Finding]:
     return [
         Finding(
             "zero_gradient", "info" if quiet else "warning",
-            f"the gradient of {int(silent.sum())} trainable parameters is exactly 0"
-            + name_last(record, np.flatnonzero(whole if whole.any() else silent)),
-            record.parameters[first], 0.0, 0.0, why, remedy,
+            f"the gradient of {int(silent.sum())} trainable parameters is exactly 0{words}",
+            where, 0.0, 0.0, why, remedy,
         )
     ]  # fmt: skip
 
 
-def name_last(record: FlowRecord, parameters: Sequence[int]) -> str:
-    """Return words on which of the parameters runs last: what stops the gradient is behind it."""
+def place_of_cut(record: FlowRecord, parameters: Sequence[int]) -> tuple[str, str]:
+    """Return which of the parameters runs last, and words on which begins the list.
+
+    What stops the gradient is behind the last to run.
+    """
     place = {name.split("#")[0]: k for k, name in enumerate(record.layers)}
     last = max(parameters, key=lambda p: place.get(record.parameter_layers[p], -1))
-    return f"; the last to run is {record.parameters[last]}" if len(parameters) > 1 else ""
+    first = record.parameters[parameters[0]]
+    return record.parameters[last], f"; the first is {first}" if len(parameters) > 1 else ""
 
 
 def _ran(record: FlowRecord) -> set[str]:
@@ -143,10 +146,12 @@ def check_missing(record: FlowRecord) -> list[Finding]:
     for code, severity, what, why, remedy in _MISSING:
         group = groups.get(what, [])
         if group:
+            where, words = place_of_cut(record, group)
             found.append(
                 Finding(
-                    code, severity, f"{len(group)} trainable parameters never receive a gradient"
-                    + name_last(record, group), record.parameters[group[0]], 0.0, 0.0, why, remedy,
+                    code, severity,
+                    f"{len(group)} trainable parameters never receive a gradient{words}",
+                    where, 0.0, 0.0, why, remedy,
                 )
             )  # fmt: skip
     return found

@@ -179,7 +179,7 @@ def check_updates(record: FlowRecord) -> list[Finding]:
         few = len(still) < STILL_SHARE * len(columns)
         found.append(
             Finding(
-                "standing_still", "problem" if lost else "info" if few else "warning",
+                "standing_still", "info" if few else "problem" if lost else "warning",
                 f"{len(still)} weights hardly move", record.parameters[k], float(ratios[k]),
                 UPDATE_LOST if lost else UPDATE_STILL,
                 "Relative updates below half a unit in the last place are rounded away."

@@ -186,7 +186,7 @@ def test_what_gets_a_gradient_and_is_not_handed_to_the_optimizer_is_named(rule):
 
 
 @pytest.mark.parametrize("stop", [torch.detach, lambda h: 0 * h])
-def test_the_last_layer_that_gets_no_gradient_is_named_besides_the_first(stop):
+def test_the_last_layer_that_gets_no_gradient_is_the_place_and_the_first_is_named(stop):
     torch.manual_seed(0)
     parts = [part for _ in range(3) for part in (nn.Linear(8, 8), nn.Tanh())]
     model = nn.Sequential(*parts, nn.Linear(8, 4))
@@ -194,8 +194,8 @@ def test_the_last_layer_that_gets_no_gradient_is_named_besides_the_first(stop):
     report = diagnose_pytorch(model, torch.from_numpy(X), torch.from_numpy(Y),
                               loss=nn.functional.cross_entropy, steps=2)  # fmt: skip
     (finding,) = [f for f in report.findings if f.code in CODES]
-    assert finding.where == "0.weight"
-    assert finding.what.endswith("; the last to run is 2.weight")
+    assert finding.where == "2.weight"
+    assert finding.what.endswith("; the first is 0.weight")
 
 
 @pytest.mark.parametrize(("scales", "severity"), [(10.0 ** np.arange(8), "warning"),
