@@ -91,6 +91,8 @@ def _coefficients(cell: keras.layers.Layer, x: tf.Tensor) -> Coefficients:
         raise ValueError(
             f"`x` must keep the states finite; at step {int(finite.argmin()) + 1} h_t is not."
         )
+    # In mixed precision the parameters have more digits than the states.
+    x, hidden = (tf.cast(v, cell.kernel.value.dtype) for v in (x, hidden))
     previous = tf.concat([tf.zeros_like(hidden[:1]), hidden[:-1]], axis=0)
     a = tf.transpose(x, (1, 0, 2)) @ cell.kernel.value
     u = previous @ cell.recurrent_kernel.value

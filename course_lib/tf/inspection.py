@@ -177,7 +177,8 @@ def jacobian_spectrum(
 
     Stateful recurrent layers begin from states of zero. A model that draws random numbers in
     evaluation mode too draws the same ones at every call, so that there is one function to
-    differentiate; what it draws in a `tf.function` of its own is left alone.
+    differentiate; what it draws in a `tf.function` of its own is left alone. Raises ValueError if
+    there is no gradient path from x to the output.
     """
     _require_model(model)
     method = require_choice("method", method, SPECTRUM_METHODS)

@@ -25,6 +25,13 @@ def call_first(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
     return next((part for part in parts if part.dtype.is_floating), parts[0])
 
 
+def _require_path(gradient: tf.Tensor | None) -> tf.Tensor:
+    """Return a gradient by x; raise ValueError if there is none, which is not a gradient of 0."""
+    if gradient is None:
+        raise ValueError("`model` must have a gradient path from `x` to its output; it is cut.")
+    return gradient
+
+
 def stage_jacobians(
     model: keras.Model, stages: Sequence[keras.Layer], x: tf.Tensor
 ) -> list[np.ndarray]:
@@ -44,9 +51,8 @@ def stage_jacobians(
             with tf.GradientTape(persistent=True) as tape:
                 tape.watch(x)
                 output = call_first(stage, x)
-            rows = tape.jacobian(
-                output, x, tf.UnconnectedGradients.ZERO, experimental_use_pfor=False
-            )  # pfor would hold the activations of all rows at once
+            # pfor would hold the activations of all rows at once.
+            rows = _require_path(tape.jacobian(output, x, experimental_use_pfor=False))
             found.append(tf.reshape(rows, [-1, tf.size(x)]))
             x = output
         return found
@@ -62,7 +68,11 @@ def randomized_spectrum(
     model: keras.Model, x: tf.Tensor, *, rank: int, iterations: int, seed: int
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Return the largest singular values of the Jacobian at x (1, ...), and its shape (m, n)."""
-    m, n = int(tf.size(same_draws(model)(call_first)(model, x))), int(tf.size(x))
+    with same_draws(model), tf.GradientTape() as tape:
+        tape.watch(x)
+        output = call_first(model, x)
+    _require_path(tape.gradient(output, x))
+    m, n = int(tf.size(output)), int(tf.size(x))
     push, pull = _forward_product(model, x), _backward_product(model, x)
 
     def columns(function: Callable, vectors: np.ndarray, shape: object) -> np.ndarray:

@@ -46,7 +46,8 @@ def profile_recurrent_layers(
     for name, layer in found:
         if name not in caught:
             continue
-        x = tf.reverse(caught[name], [1]) if layer.go_backwards else caught[name]
+        x = tf.cast(caught[name], tf.float32) if caught[name].dtype.size == 2 else caught[name]
+        x = tf.reverse(x, [1]) if layer.go_backwards else x
         try:
             profiles[name] = bptt_profile(layer.cell, x.numpy())
         except (TypeError, ValueError):
