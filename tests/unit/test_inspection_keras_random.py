@@ -109,6 +109,7 @@ def drawn_in_graph(draw: object) -> np.ndarray:
 
 
 def seed_all(seed: int) -> None:
+    global_state.set_global_attribute("global_seed_generator", None)  # older Keras keeps it
     keras.utils.set_random_seed(seed)
     GENERATOR.reset_from_seed(seed)
 
