@@ -49,9 +49,9 @@ class GradientFlowMonitor(keras.callbacks.Callback):
     optimized by TensorFlow, which joins neighbouring operations and rounds as they are joined: it
     may round otherwise if a step merely returns its loss. So a layer of a functional model that has
     no activation and only feeds a sum, as the branches of residual networks end, is not read in it,
-    unless the attribute `reads_sums` is set to True. Where such a sum is hidden in a subclassed
-    model or a layer of its own, sampled steps may differ by rounding, some 1e-7 of a value; with
-    TensorFlow's graph optimizer off
+    unless the attribute `reads_sums` is set to True. That leaves Keras's ResNet50 and EfficientNet
+    bit for bit the same. Where the optimizer still joins otherwise, as in MobileNetV2 or where a
+    sum is hidden in a layer of one's own, sampled steps differ by rounding; with the optimizer off
     (`tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})`) they do not.
     Draws by `tf.random` without a seed of their own depend on the graph, and differ as well.
     Raises TypeError or ValueError for what is not of these.
