@@ -354,7 +354,8 @@ class FlowProbe:
         """Return the signs in a buffer that is used again: fresh memory costs more than signs."""
         key = (h.shape, h.stride(), h.device)
         if self._signed is None or self._signed[0] != key:
-            self._signed = key, torch.empty_like(h)
+            with torch.inference_mode(False):  # an evaluation may come first, and training after
+                self._signed = key, torch.empty_like(h)
         return torch.sign(h, out=self._signed[1])
 
     def _gradient(self, run: Pass, site: Site, grad: torch.Tensor) -> None:

@@ -338,3 +338,17 @@ def test_a_scripted_module_is_refused(make):
     module = make(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
     with pytest.raises(ValueError, match=r"`model` .* before torch.jit"):
         GradientFlowMonitor(module)
+
+
+def test_an_evaluation_in_inference_mode_leaves_nothing_that_training_cannot_use():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    x, rule = torch.ones(5, 3), torch.optim.SGD(model.parameters(), lr=1e-9)
+    with GradientFlowMonitor(model, optimizer=rule, every=1) as monitor:
+        for _ in range(2):
+            with torch.inference_mode():
+                model(x)
+            rule.zero_grad()
+            model(x).square().mean().backward()
+            rule.step()
+    fraction = (model[:2](x) > 0).double().mean().item()
+    assert monitor.record.active_fractions[:, 1] == pytest.approx([fraction] * 2)
