@@ -43,7 +43,8 @@ class GradientFlowMonitor(keras.callbacks.Callback):
     The weight gradients are those handed to the optimizer, before its clipping, and unscaled under
     mixed precision. Layers inside an RNN layer are not looked into: see `bptt_gradient_profile`.
     An activation computed inside a custom layer is seen if it ends the layer, in compiled steps.
-    A softmax or sigmoid that the loss sees through has its gradient measured at its logits.
+    A softmax or sigmoid that the loss sees through has its gradient measured at its logits, and so
+    has every `tf.nn.softmax` and `tf.nn.sigmoid` that ends a layer in a compiled step.
 
     Eager training is the same bit for bit with and without the monitor. A compiled step is
     optimized by TensorFlow, which joins neighbouring operations and rounds as they are joined: it

@@ -41,12 +41,11 @@ def _place() -> object:
     return "eager" if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
-def _logits(h: tf.Tensor) -> tf.Tensor | None:
-    """Return what a softmax or sigmoid was taken of, where Keras's losses would find it."""
-    logits = getattr(h, "_keras_logits", None)
-    if logits is None and tf.is_symbolic_tensor(h) and h.op.type in ("Softmax", "Sigmoid"):
-        return h.op.inputs[0]
-    return logits
+SEEN_THROUGH = {
+    "Softmax": lambda z: tf.raw_ops.Softmax(logits=z),
+    "Sigmoid": lambda z: tf.raw_ops.Sigmoid(x=z),
+}
+"""Operations that Keras's losses look for at the end of a graph, to take the logits instead."""
 
 
 @dataclass
@@ -118,8 +117,14 @@ class Trace:
         site = Site(name if calls == 1 else f"{name}#{calls}", kind, activation, 0, 1)
         run.sites.append(site)
         self._measure(site, h, z, axis)
-        watched = self._differentiated(run, site, h)
-        mask, logits = getattr(h, "_keras_mask", None), _logits(h)
+        mask, logits = getattr(h, "_keras_mask", None), getattr(h, "_keras_logits", None)
+        operation = h.op.type if tf.is_symbolic_tensor(h) else ""
+        if logits is None and operation in SEEN_THROUGH:
+            # Only the loss knows whether it looks for this one: it must find the operation itself.
+            before = self._differentiated(run, site, h.op.inputs[0])
+            watched = SEEN_THROUGH[operation](before)
+        else:
+            watched = self._differentiated(run, site, h)
         if mask is not None:
             watched._keras_mask = mask
         if logits is not None:  # Keras's losses begin there, and the gradient arrives there
