@@ -88,7 +88,11 @@ __all__ = [
 def diagnose_record(record: FlowRecord) -> list[Finding]:
     """Return the findings in a monitor's record."""
     if len(record) == 0:
-        raise ValueError("`record` (0 samples) must hold at least one sampled step.")
+        raise ValueError(
+            "`record` (0 samples) must hold at least one sampled step. A step has ended when an "
+            "optimizer that holds the model's parameters has stepped: a forgotten optimizer.step() "
+            "leaves none. (Who updates by hand calls monitor.step().)"
+        )
     found = check_nonfinite(record)
     sound = before_nonfinite(record)  # what comes later is a consequence
     if len(sound) == 0:

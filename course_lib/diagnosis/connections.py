@@ -4,7 +4,8 @@ The rule. A parameter without a gradient is *unused* if the loss does not depend
 `diagnose_model` finds out by changing it: a note, since a loss may leave out a head or a table on
 purpose. It is *cut off* if the loss depends on it all the same: a problem. A monitor alone cannot
 change a parameter. It calls unused what shares its layer with a parameter that does get a
-gradient, says that it does not know where layers before it get theirs, and otherwise cut off.
+gradient, or belongs to a container within which one does; it says that it does not know where
+layers before it get theirs, and otherwise cut off.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from course_lib.diagnosis.report import Finding
 from course_lib.monitoring import FlowRecord
 
 
-def containers(layers: tuple[str, ...]) -> set[str]:
-    """Return the layers that hold others.
+def containers(layers: tuple[str, ...], *, holding: set[str] | None = None) -> set[str]:
+    """Return the layers that hold others; with `holding`, those that hold one of these.
 
     What they own themselves, besides those, is a scale, a token or a table of positions: often
     drawn near 0 on purpose, so that the first updates are as large as they are.
     """
     names = set(layers)
-    held = {name[:k] for name in names for k, c in enumerate(name) if c in "./"}
+    inner = names if holding is None else holding
+    held = {name[:k] for name in inner for k, c in enumerate(name) if c in "./"}
     roots = {name for name in names if "." not in name and "/" not in name}
     single = len(names) > 1 and any(c in name for name in names for c in "./")
     return (names & held) | ({r for r in roots if single and r[:1].isupper()})
@@ -139,6 +141,7 @@ def check_missing(record: FlowRecord) -> list[Finding]:
     """Return a finding for each way of never receiving a gradient; see the rule above."""
     grads, owners = record.weight_grad_norms, record.parameter_layers
     reached = {owners[p] for p in np.flatnonzero(~np.all(np.isnan(grads), axis=0))}
+    reached |= containers(owners, holding=reached)
     groups: dict[str, list[int]] = {}
     for p in missing_gradients(record):
         groups.setdefault(_why_missing(record, p, reached), []).append(p)

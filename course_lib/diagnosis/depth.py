@@ -155,9 +155,15 @@ def note_halving(findings: list[Finding], record: FlowRecord) -> list[Finding]:
 
 
 def check_inputs(record: FlowRecord) -> list[Finding]:
-    """Return a finding if what enters the network is far from standardized."""
+    """Return a finding if what enters the network is far from standardized.
+
+    Told by the first layer with parameters: what a module before it returns may be anything, boxes
+    in pixels for example.
+    """
     scales = record.activation_scales[0]
     known = np.flatnonzero(np.isfinite(scales))
+    owning = [k for k in known if record.layers[k] in record.parameter_layers]
+    known = owning or known
     if not len(known) or scales[known[0]] < INPUTS_WARNING:
         return []
     first = known[0]

@@ -24,6 +24,15 @@ def says_its_update(optimizer: torch.optim.Optimizer, group: dict) -> bool:
     )
 
 
+def rank_of(shape: torch.Size) -> int:
+    """Return how many axes a parameter has, or 1 for one vector along many: (1, C, 1, 1).
+
+    That is a scale, or a shift, of channels, whatever its name. (1, C) and (C, 1) are left: a layer
+    with one input or one output has such a matrix.
+    """
+    return 1 if len(shape) > 2 and sum(n > 1 for n in shape) < 2 else len(shape)
+
+
 class WeightWatch:
     """The parameters of a model, measured in sampled steps; no hook is on them.
 
@@ -125,7 +134,7 @@ class WeightWatch:
             norm = self.norms.get(key)
             found.append(
                 ParameterState(
-                    name, self.layers[name], p.ndim, p.requires_grad, self.gradients.get(key),
+                    name, self.layers[name], rank_of(p.shape), p.requires_grad, self.gradients.get(key),
                     norm64(p) if norm is None else norm, self.updates.get(key),
                 )
             )  # fmt: skip

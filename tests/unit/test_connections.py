@@ -128,6 +128,8 @@ def test_a_monitor_alone_says_what_it_cannot_know():
 
     assert watch(Net("detach")) == [("warning", "no_gradient", "block.weight")]
     assert watch(Net("side")) == [("warning", "no_gradient", "side.weight")]
+    table = nn.Sequential(Net("table"))  # not used, though all layers beside it are
+    assert watch(table) == [("info", "unused_parameter", "0.table")]
     half = nn.Sequential(Half(), nn.Linear(8, 4))
     assert watch(half) == [("info", "unused_parameter", "0.spare")]
 

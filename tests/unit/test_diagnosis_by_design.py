@@ -17,6 +17,7 @@ from course_lib.diagnosis.zeros import check_exact_zeros  # noqa: E402
 from course_lib.flow_recorder import FlowRecorder  # noqa: E402
 from course_lib.monitoring import ParameterState, Sample, Site  # noqa: E402
 from course_lib.pytorch import diagnose_model  # noqa: E402
+from course_lib.pytorch.weight_watch import rank_of  # noqa: E402
 
 X = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(32) % 4
@@ -55,6 +56,8 @@ def test_a_scale_of_channels_is_no_matrix_whatever_its_rank():
         assert is_scale(name)
     for name in ("gate.weight", "scaled.kernel", "gamma.weight", "scale.0.weight"):
         assert not is_scale(name)
+    shapes = {(1, 8, 1, 1): 1, (8, 1, 1): 1, (1, 1, 1, 1): 1, (8, 1, 3): 3, (1, 8): 2, (8, 1): 2}
+    assert {shape: rank_of(shape) for shape in shapes} == shapes
     names = ["a.weight", "b.weight", "b.branch.layer_scale.gamma", "c.weight"]
     assert check_updates(record([1e-3, 1e-3, 50.0, 1e-3], names)) == []
 

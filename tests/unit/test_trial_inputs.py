@@ -183,3 +183,27 @@ def test_words_images_sequences_and_inputs_by_name():
     assert CONSTANT in told(diagnose_pytorch(Own(), given, steps=1).findings)
     given = {"values": torch.from_numpy(X), "labels": y}
     assert told(diagnose_pytorch(Own(), given, steps=1).findings) == []
+
+
+def test_a_module_in_front_that_has_no_weights_is_not_the_first_layer():
+    """Some prepare images, and return them beside boxes in pixels."""
+
+    class Prepare(nn.Module):
+        def forward(self, x):
+            return 100 * torch.ones(len(x), 4), x
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.prepare, self.body = Prepare(), nn.Linear(16, 4)
+
+        def forward(self, x):
+            return self.body(self.prepare(x)[1])
+
+    def codes(x):
+        report = diagnose_pytorch(Net(), torch.from_numpy(x), torch.from_numpy(Y), steps=2,
+                                  loss=nn.functional.cross_entropy)  # fmt: skip
+        return [f.code for f in report.findings if f.code in INPUT_CODES]
+
+    assert codes(X) == []
+    assert codes(PIXELS) == ["large_inputs"]
