@@ -211,6 +211,12 @@ class FlowRecord:
         lost_steps: the sampled steps in which some gradient was there and was not finite.
         unused: parameters without a gradient that, changed, did not change the loss either; None
             if nobody tried (`diagnose_model` does).
+        normalized: layers whose output went into a normalization as it was; None if nobody looked
+            (`diagnose_model` does).
+        gains: of the matrices of dense and convolutional layers at the first step, the root mean
+            square of the entries times the root of how many inputs one output sums up: by this
+            they multiply independent inputs, 1.4 by He's rule. Shape (P,), NaN for all others;
+            None if nobody looked.
     """
 
     framework: str
@@ -237,6 +243,8 @@ class FlowRecord:
     nonfinite: tuple[NonFiniteEvent, ...] = ()
     lost_steps: tuple[int, ...] = field(default=(), repr=False)
     unused: tuple[str, ...] | None = field(default=None, repr=False)
+    normalized: tuple[str, ...] | None = field(default=None, repr=False)
+    gains: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """The number R of sampled steps."""

@@ -1,10 +1,10 @@
 """From what was measured to what is wrong, where, and what to do: `diagnose` and its report.
 
-`thresholds` says what is compared with what; `depth`, `local`, `zeros`, `training`, `connections`,
-`units` and `inspections` hold the checks; `report` holds what comes of them. `inputs`, `outputs`,
-`peers` and `rounding` hold the checks that a record is not enough for: `diagnose_model` makes them,
-which has the batches, the loss and the weights at hand. What cannot be told, or is harmless, and so
-is passed over, is said at the head of each.
+`thresholds` says what is compared with what; `depth`, `local`, `gains`, `zeros`, `training`,
+`connections`, `units` and `inspections` hold the checks; `report` holds what comes of them.
+`inputs`, `outputs`, `peers` and `rounding` hold the checks that a record is not enough for:
+`diagnose_model` makes them, which has the batches, the loss and the weights at hand. What cannot be
+told, or is harmless, and so is passed over, is said at the head of each.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from course_lib.diagnosis.depth import (
     diagnose_flow,
     put_growth_first,
 )
+from course_lib.diagnosis.gains import check_gains
 from course_lib.diagnosis.inspections import (
     diagnose_clipping,
     diagnose_profile,
@@ -97,9 +98,18 @@ def diagnose_record(record: FlowRecord) -> list[Finding]:
     sound = before_nonfinite(record)  # what comes later is a consequence
     if len(sound) == 0:
         return found
-    checks = (check_inputs, check_scale, check_exact_zeros, check_depth, check_time, check_units,
+    checks = (check_inputs, check_weights, check_exact_zeros, check_depth, check_time, check_units,
               check_updates, check_decay, check_connections)  # fmt: skip
     return found + put_growth_first([f for check in checks for f in check(sound)], sound)
+
+
+def check_weights(record: FlowRecord) -> list[Finding]:
+    """Return what is out of scale, named once: by what it does, or else by its entries."""
+    by_size = check_gains(record)
+    by_effect = check_scale(record)
+    if any(f.code == "large_weights" for f in by_size):
+        return by_size
+    return by_effect or by_size
 
 
 CHECKS: dict[type, Callable] = {

@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.thresholds import IDLE_SHARE
 from course_lib.monitoring import FlowRecord
 
 
@@ -60,13 +61,18 @@ def check_zeros(record: FlowRecord) -> list[Finding]:
         for p, rank in enumerate(record.parameter_ranks)
     ])  # fmt: skip
     dead = bool(np.any(record.dead_fractions > 0.99))
+    side = not dead and whole.any() and _runs_last(record, np.flatnonzero(whole))
     where, words = place_of_cut(record, np.flatnonzero(whole if whole.any() else silent))
-    quiet = dead or not whole.any()
+    quiet = dead or side or not whole.any()
     why = "A path leads to them, and nothing comes through it."
     remedy = "look for a product with 0, a saturated function, or underflow in 16 bits."
     if dead:
         why = "A layer that is dead lies between them and the loss."
         remedy = "see the finding on dead units."
+    elif side:
+        why = ("They run last, and all before them get a gradient: heads whose outputs the loss "
+               "left out in these batches, as that of a detector without a match.")  # fmt: skip
+        remedy = "nothing, if other batches need them."
     elif quiet:
         why = ("Scales or tables, in layers that do get a gradient: with inputs of this size they "
                "have nothing to choose from.")  # fmt: skip
@@ -78,6 +84,18 @@ def check_zeros(record: FlowRecord) -> list[Finding]:
             where, 0.0, 0.0, why, remedy,
         )
     ]  # fmt: skip
+
+
+def _runs_last(record: FlowRecord, silent: np.ndarray) -> bool:
+    """Return whether no layer before these is without a gradient, and none after them has one."""
+    place = {name.split("#")[0]: k for k, name in reversed(list(enumerate(record.layers)))}
+    owners = record.parameter_layers
+    where = [place[owners[p]] for p in silent]
+    alive = [
+        place[owners[p]] for p, rank in enumerate(record.parameter_ranks)
+        if rank >= 2 and owners[p] in place and np.any(record.weight_grad_norms[:, p] > 0)
+    ]  # fmt: skip
+    return bool(alive) and min(where) > max(alive)
 
 
 def place_of_cut(record: FlowRecord, parameters: Sequence[int]) -> tuple[str, str]:
@@ -148,6 +166,8 @@ def check_missing(record: FlowRecord) -> list[Finding]:
     found = []
     for code, severity, what, why, remedy in _MISSING:
         group = groups.get(what, [])
+        if what == "idle" and _few_matrices(record, group):
+            severity = "info"
         if group:
             where, words = place_of_cut(record, group)
             found.append(
@@ -158,6 +178,15 @@ def check_missing(record: FlowRecord) -> list[Finding]:
                 )
             )  # fmt: skip
     return found
+
+
+def _few_matrices(record: FlowRecord, group: list[int]) -> bool:
+    """Return whether hardly any of the network's matrices are in the group.
+
+    Public networks keep a normalization or a table that a variant of theirs needs.
+    """
+    ranks = np.array(record.parameter_ranks)
+    return np.sum(ranks[group] >= 2) < IDLE_SHARE * np.sum(ranks >= 2)
 
 
 def _why_missing(record: FlowRecord, p: int, reached: set[str]) -> str:

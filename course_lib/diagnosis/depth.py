@@ -39,6 +39,22 @@ def depth_trend(norms: np.ndarray) -> float:
     return float(-slope * (len(places) - 1))
 
 
+def main_path(norms: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Return gradient norms over the depth, NaN for what lies beside the path from input to loss.
+
+    Left out are zeros behind a layer that has a gradient (a head that the loss left out), and the
+    later calls of layers that are called again, unless most calls are: the levels of a pyramid
+    share their head, and run beside each other; the steps of a cell follow one another.
+    """
+    norms = np.array(norms, dtype=np.float64)
+    behind = np.maximum.accumulate(norms > 0) if len(norms) else False
+    norms[behind & (norms == 0)] = np.nan
+    again = np.array(["#" in name for name in names], dtype=bool)
+    if 2 * again.sum() <= len(again):
+        norms[again] = np.nan
+    return norms
+
+
 def typical(table: np.ndarray) -> np.ndarray:
     """Return the median over the steps, per column; NaN where there is nothing."""
     table = np.where(np.isfinite(table), table, np.nan)
@@ -180,7 +196,7 @@ def check_inputs(record: FlowRecord) -> list[Finding]:
 
 
 def check_depth(record: FlowRecord) -> list[Finding]:
-    norms = typical(record.activation_grad_norms)
+    norms = main_path(typical(record.activation_grad_norms), record.layers)
     matrices = [k for k, rank in enumerate(record.parameter_ranks) if rank >= 2]
     weights = depth_trend(typical(record.weight_grad_norms)[matrices])
     note = ""

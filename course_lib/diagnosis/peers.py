@@ -7,7 +7,8 @@ compared so, and a monitor's record does not know the shapes: a trial does. What
 question. With h the output of the layer and g the gradient there:
 
 * Directly in front of a normalization, c changes nothing that comes out: h becomes c h, g becomes
-  g / c. Only the layer's own speed differs, by 1/c under Adam and by 1/c^2 under SGD: a note.
+  g / c. Only the layer's own speed differs, by 1/c under Adam and by 1/c^2 under SGD: a note, and
+  a warning from c = 20 on.
 * Within a branch (attention, the second matrix of a pre-norm block), h becomes c h and g stays: the
   branch is c times what the others are, and the function is another: a warning.
 * Where a layer divides its own weights by their size (weight standardization), nothing changes at
@@ -27,6 +28,7 @@ from course_lib.diagnosis.thresholds import (
     PEERS_ALIKE,
     RESCALED,
     RESCALED_APART,
+    RESCALED_OUTRIGHT,
 )
 from course_lib.monitoring import FlowRecord
 
@@ -144,6 +146,7 @@ def check_peers(record: FlowRecord, sizes: Mapping[str, int]) -> list[Finding]:
     what = (f"weights too {side}: this matrix is {10 ** abs(decades):.1f} times as {side} as the "
             f"{len(others)} others of its role")  # fmt: skip
     limit = RESCALED if decades > 0 else -RESCALED
+    severity = "info" if hidden and decades < RESCALED_OUTRIGHT else "warning"
     why = (
         "A normalization behind it takes the factor back, so the function is as it was; but the "
         "layer itself learns as many times too slowly (large) or too fast (small) under Adam, and "
@@ -154,7 +157,7 @@ def check_peers(record: FlowRecord, sizes: Mapping[str, int]) -> list[Finding]:
     )
     return [
         Finding(
-            "rescaled_layer", "info" if hidden else "warning", what, record.layers[place], decades,
+            "rescaled_layer", severity, what, record.layers[place], decades,
             limit, why, "the same initialization as for the others; nothing, if training led here.",
         )
     ]  # fmt: skip

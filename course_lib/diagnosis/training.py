@@ -13,8 +13,10 @@ from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.thresholds import (
     DECAY_ALIKE,
     DECAY_WARNING,
+    DRAWN_FAIRLY,
     RISING,
     SPIKE,
+    STILL_BRANCH,
     STILL_SHARE,
     UPDATE_FROM_ZERO,
     UPDATE_LOST,
@@ -144,6 +146,53 @@ def check_decay(record: FlowRecord) -> list[Finding]:
     ]  # fmt: skip
 
 
+def normalized_layers(record: FlowRecord) -> set[str]:
+    """Return the layers whose output goes into a normalization as it is.
+
+    Where nobody looked, those that ran directly before one that takes each channel for itself: in
+    front of these, residual sums are rare.
+    """
+    if record.normalized is not None:
+        return set(record.normalized)
+    kinds = ("BatchNorm", "GroupNorm", "InstanceNorm")
+    return {name for name, after in zip(record.layers, record.kinds[1:], strict=False)
+            if after.startswith(kinds)}  # fmt: skip
+
+
+def weigh_updates(record: FlowRecord, columns: list[int], ratios: np.ndarray) -> np.ndarray:
+    """Return the updates as far as they can do harm.
+
+    What was drawn far below what suits its inputs adds as little to the signal, moved, as it did
+    before. In front of a normalization a long step lengthens the weight, and so shortens the steps
+    after it: no more than half a warning, unless most matrices move by much. Then it is the rate.
+    Source: arora2019 (the rate that tunes itself in front of a normalization).
+    """
+    weighed, taken = ratios.copy(), normalized_layers(record)
+    within = [k for k in columns if record.parameter_layers[k] in taken]
+    if record.gains is not None:
+        small = [k for k in columns if k not in within and record.gains[k] < DRAWN_FAIRLY]
+        weighed[small] *= record.gains[small] / DRAWN_FAIRLY
+    if 2 * np.sum(weighed[columns] >= UPDATE_WARNING) < len(columns):
+        weighed[within] = np.minimum(weighed[within], UPDATE_WARNING / 2)
+    return weighed
+
+
+def on_quiet_branches(record: FlowRecord, still: list[int], ratios: np.ndarray) -> bool:
+    """Return whether all these matrices lie on branches that hardly any gradient comes back to,
+    and some matrix that runs before them moves: it gets its gradient past them.
+    """
+    order = [name.split("#")[0] for name in record.layers]
+    place = {name: k for k, name in reversed(list(enumerate(order)))}
+    norms = typical(record.activation_grad_norms)
+    moving = [place[record.parameter_layers[p]] for p, rank in enumerate(record.parameter_ranks)
+              if rank >= 2 and ratios[p] >= UPDATE_STILL
+              and record.parameter_layers[p] in place]  # fmt: skip
+    places = [place.get(record.parameter_layers[k], -1) for k in still]
+    return bool(moving) and min(places) > min(moving) and all(
+        norms[k] <= STILL_BRANCH * np.nanmedian(norms[moving]) for k in places
+    )  # fmt: skip
+
+
 def check_updates(record: FlowRecord) -> list[Finding]:
     found = []
     moved = np.any(record.update_ratios > 0, axis=1)  # none: gradients were accumulated
@@ -159,8 +208,9 @@ def check_updates(record: FlowRecord) -> list[Finding]:
         return []
     chosen = drawn_small(record, columns, ratios)
     judged = [k for k in columns if k not in chosen]
-    largest = max(judged, key=lambda k: ratios[k], default=None)
-    severity = judged and graded(ratios[largest], UPDATE_PROBLEM, UPDATE_WARNING)
+    weighed = weigh_updates(record, columns, ratios)
+    largest = max(judged, key=lambda k: weighed[k], default=None)
+    severity = judged and graded(weighed[largest], UPDATE_PROBLEM, UPDATE_WARNING)
     if severity:
         found.append(
             Finding(
@@ -175,16 +225,23 @@ def check_updates(record: FlowRecord) -> list[Finding]:
              and not is_rising(record.update_ratios[moved, k])]  # fmt: skip
     if still:
         k = min(still, key=lambda k: ratios[k])
-        lost = ratios[k] < UPDATE_LOST
-        few = len(still) < STILL_SHARE * len(columns)
+        lost, quiet = ratios[k] < UPDATE_LOST, on_quiet_branches(record, still, ratios)
+        why = "At this rate a weight needs a million steps to change by its size."
+        remedy = "see the finding on vanishing gradients, if there is one; else a larger rate."
+        if lost:
+            why = "Relative updates below half a unit in the last place are rounded away."
+        if quiet:
+            why = (
+                "They lie on branches through which hardly any gradient comes back (scaled by a "
+                "tiny number, or attention that is still even), and layers before them learn."
+            )
+            remedy = "Adam, which divides by the gradient's size; else a larger scale, or time."
+        few = len(still) < STILL_SHARE * len(columns) or quiet
         found.append(
             Finding(
                 "standing_still", "info" if few else "problem" if lost else "warning",
                 f"{len(still)} weights hardly move", record.parameters[k], float(ratios[k]),
-                UPDATE_LOST if lost else UPDATE_STILL,
-                "Relative updates below half a unit in the last place are rounded away."
-                if lost else "At this rate a weight needs a million steps to change by its size.",
-                "see the finding on vanishing gradients, if there is one; else a larger rate.",
+                UPDATE_LOST if lost else UPDATE_STILL, why, remedy,
             )
         )  # fmt: skip
     return found

@@ -16,6 +16,7 @@ from course_lib.diagnosis.thresholds import (
     DEAD_WARNING,
     GATE_PROBLEM,
     GATE_WARNING,
+    PRIOR,
     SATURATED_PROBLEM,
     SATURATED_WARNING,
     graded,
@@ -33,6 +34,7 @@ def check_units(record: FlowRecord) -> list[Finding]:
     flat = typical(record.saturated_fractions[recent])
     batch_dead = typical(record.dead_fractions[recent])
     always_on = typical(record.always_on_fractions[recent])
+    judged = sum(activation in ONE_SIDED for activation in record.activations)
     for k, (name, activation) in enumerate(zip(record.layers, record.activations, strict=True)):
         if activation is None:
             continue
@@ -41,16 +43,30 @@ def check_units(record: FlowRecord) -> list[Finding]:
             half = record.steps[len(record) // 2]
             dead = float(np.mean(record.unit_last_active[k] < half))
         dead_layers += dead_finding(
-            name, dead, SAMPLED, always_on=always_on[k], units=record.unit_active_fractions[k]
-        )
+            name, dead, SAMPLED, always_on=always_on[k], units=record.unit_active_fractions[k],
+            among=judged,
+        )  # fmt: skip
         if activation == "softmax":
             attention += attention_finding(name, flat[k])
         elif activation in GATE_KINDS:
             gates += gate_finding(name, activation, flat[k])
+        elif activation == "sigmoid" and says_no(record, k):
+            continue
         elif activation not in ONE_SIDED:  # to be off half of the time is what those are for
             flat_layers += saturation_finding(name, flat[k])
     groups = (dead_layers, flat_layers, attention, gates)
     return [f for found in groups for f in join_findings(found)]
+
+
+def says_no(record: FlowRecord, k: int) -> bool:
+    """Return whether a sigmoid is at the output, and near 0 nearly everywhere, as rare classes are.
+
+    At the output: no layer with a matrix runs after it.
+    """
+    owners = {layer for layer, rank in zip(record.parameter_layers, record.parameter_ranks,
+                                           strict=True) if rank >= 2}  # fmt: skip
+    last = not any(name.split("#")[0] in owners for name in record.layers[k + 1 :])
+    return last and bool(record.activation_scales[-1, k] < PRIOR)
 
 
 def join_findings(findings: list[Finding]) -> list[Finding]:
@@ -70,9 +86,10 @@ def join_findings(findings: list[Finding]) -> list[Finding]:
 
 
 def dead_finding(
-    name: str, dead: float, scope: str, *, always_on: float, units: np.ndarray | None
+    name: str, dead: float, scope: str, *, always_on: float, units: np.ndarray | None,
+    among: int = 1,
 ) -> list[Finding]:
-    """Return a finding if many units are off on all inputs, by more than chance.
+    """Return a finding if many units are off on all inputs, by more than chance `among` layers.
 
     On a few inputs, or inputs that a deep network has made alike, a healthy unit is on for all or
     off for all, one as often as the other. Only what is off beyond that is dead. And a unit that
@@ -80,7 +97,8 @@ def dead_finding(
     """
     if units is not None and not np.isnan(always_on):
         excess = (dead - always_on) * len(units)
-        chance = CHANCE * np.sqrt((dead + always_on) * len(units))
+        deviations = CHANCE if dead == 1 else np.sqrt(CHANCE**2 + 2 * np.log(max(among, 1)))
+        chance = deviations * np.sqrt((dead + always_on) * len(units))
         by_chance = max(always_on, missed_by_chance(units))
         if dead - by_chance < DEAD_WARNING or excess < chance:
             return []

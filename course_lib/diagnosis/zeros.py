@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from course_lib.diagnosis.connections import containers
+from course_lib.diagnosis.connections import containers, is_position
 from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.training import is_scale
 from course_lib.monitoring import FlowRecord
@@ -32,7 +32,7 @@ def _zero_matrix(record: FlowRecord) -> list[Finding]:
             zip(record.parameter_layers, record.parameter_ranks, strict=True)
         )
         if rank >= 2 and layer in order and layer not in outer
-        and not is_scale(record.parameters[p])
+        and not is_scale(record.parameters[p]) and not is_position(record.parameters[p])
     )  # fmt: skip
     if len(matrices) > 1 and not any(record.weight_norms[0, p] for _, p in matrices):
         return [_all_zero(record.parameters[matrices[0][1]], len(matrices))]

@@ -79,7 +79,7 @@ def diagnose_model(
         monitor = GradientFlowMonitor(trial.model, optimizer=rule, every=every, share=share)
         losses = trial.train(rule, monitor)
         record = tell_unused(
-            monitor.record,
+            trial.look_at_weights(monitor.record),
             lambda: trial.loss_changes(seed) if np.isfinite(losses[-1]) else None,
         )
         shown = check_trial(record, trial.model, trial.batches, trial.loss, trial.first,

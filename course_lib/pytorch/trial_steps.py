@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,12 +14,14 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from course_lib.diagnosis.trial import FirstCall
+from course_lib.monitoring import FlowRecord
 from course_lib.pytorch.batches import Batch, call_model, read_batches
 from course_lib.pytorch.inspection import evaluating
 from course_lib.pytorch.model_profiles import profile_recurrent_layers, recurrent_modules
 from course_lib.pytorch.monitor import GradientFlowMonitor
 from course_lib.pytorch.randomness import seed_generators
 from course_lib.pytorch.trial_facts import FirstPass, RoundingWatch, list_tensors
+from course_lib.pytorch.trial_weights import NormalizedWatch, fans_in, measure_gains
 
 
 class Trial:
@@ -41,6 +44,7 @@ class Trial:
         if not self.model.training:
             self.model.train()
         self.first, self.output = FirstPass(self.model), None
+        self.normalized = NormalizedWatch(self.model)
         first = next(iter(self.model.parameters()), torch.empty(0))
         self.batches = read_batches(inputs, targets, limit=steps, like=first)
         if any(is_lazy(p) for p in self.model.parameters()):
@@ -102,7 +106,7 @@ class Trial:
             for batch in steps:
                 rule.zero_grad()
                 try:
-                    with nullcontext() if losses else self.first:
+                    with nullcontext() if losses else self._looking():
                         value = self.measure_loss(batch)
                 except Exception:
                     if not self.refused():
@@ -121,6 +125,11 @@ class Trial:
                 if not np.isfinite(losses[-1]):
                     break
         return losses
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        with self.first, self.normalized:
+            yield
 
     def refused(self) -> bool:
         """Return whether the loss was given a number that is none, and may have raised for that."""
@@ -161,6 +170,13 @@ class Trial:
                         parameter.copy_(value)
 
         return changes_loss
+
+    def look_at_weights(self, record: FlowRecord) -> FlowRecord:
+        """Return the record with how the matrices were drawn, and what a normalization takes."""
+        sizes = {name: p.numel() for name, p in self.model.named_parameters()}
+        norms = record.weight_norms[0]
+        gains = measure_gains(record.parameters, norms, fans_in(self.model), sizes)
+        return replace(record, normalized=self.normalized.layers, gains=gains)
 
     def profile_layers(self) -> list[dict]:
         """Return the profiles over time of the recurrent layers, as far as they can be taken."""

@@ -134,8 +134,9 @@ class WeightWatch:
             norm = self.norms.get(key)
             found.append(
                 ParameterState(
-                    name, self.layers[name], rank_of(p.shape), p.requires_grad, self.gradients.get(key),
-                    norm64(p) if norm is None else norm, self.updates.get(key),
+                    name, self.layers[name], rank_of(p.shape), p.requires_grad,
+                    self.gradients.get(key), norm64(p) if norm is None else norm,
+                    self.updates.get(key),
                 )
             )  # fmt: skip
         return found

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from course_lib.diagnosis import diagnose  # noqa: E402
+from course_lib.diagnosis.depth import main_path  # noqa: E402
 from course_lib.diagnosis.local import check_scale  # noqa: E402
 from course_lib.diagnosis.training import check_updates, is_scale  # noqa: E402
 from course_lib.diagnosis.units import dead_finding, missed_by_chance  # noqa: E402
@@ -243,3 +244,78 @@ def test_what_follows_a_branch_drawn_small_is_no_rescaled_layer():
     grads = np.array([[1.0, 1.0, 1.0, 1e5, 1.0, 1.0, 1.0, 1.0]])
     assert check_scale(replace(base, activation_scales=scales, activation_grad_norms=grads)) == []
     assert diagnose(base).findings == ()
+
+
+# What lies beside the path from the input to the loss -----------------------------------------
+
+
+def test_heads_that_the_loss_left_out_and_levels_that_share_one_are_no_depth():
+    names = [f"l{k}" for k in range(12)]
+    body, again = np.full(12, 1.0), [f"head#{k}" for k in range(2, 8)]
+    left_out = main_path(np.array([*body, 0.0, 0.0]), (*names, "a", "b"))
+    assert np.isnan(left_out[12:]).all()
+    levels = main_path(np.array([*body, *[1e-6] * 6]), (*names, *again))
+    assert np.isnan(levels[12:]).all()
+    steps = np.geomspace(1e-9, 1, 7)  # a cell that is called again: most of what there is
+    assert np.array_equal(main_path(steps, ("head", *again)), steps)
+    lost = np.array([0.0, 0.0, 1e-30, 1.0])  # towards the input: vanished altogether
+    assert np.array_equal(main_path(lost, ("a", "b", "c", "d")), lost)
+    assert np.array_equal(main_path(np.zeros(4), ("a", "b", "c", "d")), np.zeros(4))
+
+
+def test_among_many_layers_the_worst_of_chance_is_worse():
+    units = np.array([1.0] * 3 + [0.0] * 13)  # as 16 tosses of a coin may fall
+    options = dict(always_on=3 / 16, units=units)
+    assert len(dead_finding("se", 13 / 16, "here", **options)) == 1
+    assert dead_finding("se", 13 / 16, "here", among=30, **options) == []
+    assert len(dead_finding("se", 1.0, "here", always_on=0.0, units=np.zeros(8), among=30)) == 1
+
+
+@pytest.mark.parametrize(("bias", "alarms"), [(-4.6, 0), (0.0, 0), (4.6, 1)])
+def test_a_sigmoid_that_says_no_at_the_output_is_a_prior(bias, alarms):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1), nn.Sigmoid())
+    nn.init.constant_(model[2].bias, bias)
+    report = diagnose_model(model, X, (Y == 0).float()[:, None], steps=2,
+                            loss=F.binary_cross_entropy)  # fmt: skip
+    found = [f for f in report.findings if f.code == "saturation"]
+    assert len(found) == alarms
+
+
+def test_a_layer_that_never_runs_is_a_note_among_many():
+    class Net(nn.Module):
+        def __init__(self, depth):
+            super().__init__()
+            self.body = nn.Sequential(*(nn.Linear(16, 16) for _ in range(depth)))
+            self.spare = nn.Linear(16, 16)
+
+        def forward(self, x):
+            return self.body(x)
+
+    def severities(depth):
+        report = diagnose_model(Net(depth), X, Y, loss=F.cross_entropy, steps=2)
+        return [f.severity for f in report.findings if f.code == "no_gradient"]
+
+    assert severities(4) == ["warning"]
+    assert severities(12) == ["info"]
+
+
+def test_a_loss_that_leaves_the_last_head_out_is_a_note():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.a, self.b = nn.Linear(16, 8), nn.Linear(8, 4), nn.Linear(8, 2)
+
+        def forward(self, x):
+            h = self.body(x)
+            return self.a(h), self.b(h)
+
+    def first(weights):
+        report = diagnose_model(
+            Heads(), X, Y, steps=2, loss=lambda out, y:
+            weights[0] * F.cross_entropy(out[0], y) + weights[1] * out[1].square().mean(),
+        )  # fmt: skip
+        return [(f.severity, f.where) for f in report.findings if f.code == "zero_gradient"]
+
+    assert first((1.0, 0.0)) == [("info", "b.weight")]
+    assert first((0.0, 1.0)) == [("warning", "a.weight")]  # what runs after it has a gradient

@@ -1,0 +1,68 @@
+r"""At the first step: matrices drawn too large for how many inputs they sum up.
+
+With entries of standard deviation s, a layer that sums up n independent inputs multiplies their
+scale by its gain $s \sqrt{n}$: 1.4 by He's rule, 1 by LeCun's, 0.6 as PyTorch draws. A standard
+deviation of 1 gives the root of n. A normalization behind the layer takes that back, and leaves the
+layer's speed: a step turns the matrix by an angle that is as many times smaller under Adam, and by
+the square under SGD. What is drawn small is passed over: heads and branches are, on purpose.
+Only `diagnose_model` knows the gains.
+Source: he2015delving (the variance that a layer keeps).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.thresholds import GAIN_ALL, GAIN_ONE
+from course_lib.monitoring import FlowRecord
+
+LEAST = 3
+"""Matrices below which there is no usual one."""
+
+
+def check_gains(record: FlowRecord) -> list[Finding]:
+    """Return a finding if the usual matrix is too large, or else if one is, far beyond the usual.
+
+    None for a record without gains.
+    """
+    if record.gains is None:
+        return []
+    order = {name.split("#")[0]: k for k, name in reversed(list(enumerate(record.layers)))}
+    known = sorted(
+        (order[layer], p) for p, layer in enumerate(record.parameter_layers)
+        if np.isfinite(record.gains[p]) and layer in order
+    )  # fmt: skip
+    gains = record.gains[[p for _, p in known]]
+    if not len(gains):
+        return []
+    usual = float(np.median(gains))
+    if len(gains) >= LEAST and usual >= GAIN_ALL:
+        first = int(np.argmax(gains >= GAIN_ALL))
+        return [
+            Finding(
+                "large_weights", "problem",
+                f"the usual of {len(gains)} weight matrices multiplies its inputs by {usual:.1f}, "
+                "at the first step", record.parameters[known[first][1]], usual, GAIN_ALL,
+                "The entries are too large for how many inputs an output sums up. Layer by layer "
+                "the signal and its gradient grow so; where a normalization takes that back, the "
+                "weights learn as many times too slowly under Adam, and by its square under SGD.",
+                "a standard deviation of gain / sqrt(fan_in): He for ReLU, Xavier for tanh.",
+            )
+        ]  # fmt: skip
+    large = np.flatnonzero(gains >= GAIN_ONE)
+    if not len(large):
+        return []
+    k = known[large[0]][0]
+    others = f"; so do {len(large) - 1} later ones" if len(large) > 1 else ""
+    return [
+        Finding(
+            "rescaled_layer", "warning",
+            f"weights too large: this matrix multiplies its inputs by {gains[large[0]]:.0f}, the "
+            f"usual one by {usual:.1f}, at the first step{others}", record.layers[k],
+            float(gains[large[0]]), GAIN_ONE,
+            "What comes out is out of scale. Where a normalization takes that back, the layer "
+            "itself learns as many times too slowly under Adam, and by its square under SGD.",
+            "this layer's initial weights: the same rule as for the others.",
+        )
+    ]  # fmt: skip
