@@ -7,6 +7,8 @@ for one sample it does for thirty in nearly the same time.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -14,7 +16,14 @@ from operator import attrgetter
 import numpy as np
 
 from course_lib._validation import require_integer, require_real
-from course_lib.monitoring import ONE_SIDED, FlowRecord, NonFiniteEvent, Sample
+from course_lib.monitoring import (
+    ONE_SIDED,
+    FlowRecord,
+    NonFiniteEvent,
+    ParameterState,
+    Sample,
+    Site,
+)
 
 WAITING = 32
 """Samples that may wait to be worked out together."""
@@ -139,22 +148,19 @@ class FlowRecorder:
 
     def _notice(self, sample: Sample) -> None:
         """Keep the first non-finite value per place, in the order of a step's computations."""
-        backwards = list(reversed(sample.parameters))
-        for quantity, name, owners in (
-            ("activation", "norm", sample.sites),
-            ("activation gradient", "grad_norm", list(reversed(sample.sites))),
-            ("weight gradient", "grad_norm", backwards),
-            ("weight", "norm", sample.parameters),
+        for quantity, name, owner in chain(
+            (("activation", "norm", site) for site in sample.sites),
+            _backwards(sample),
+            (("weight", "norm", parameter) for parameter in sample.parameters),
         ):
-            for owner in owners:
-                value = getattr(owner, name)
-                key = (quantity, owner.name)
-                if value is None or math.isfinite(value) or key in self._events:
-                    continue
-                if len(self._events) < self.MAX_EVENTS:
-                    what = "nan" if np.isnan(value) else "inf"
-                    self._events[key] = NonFiniteEvent(sample.step, owner.name, quantity, what)
-        if not all(p.grad_norm is None or math.isfinite(p.grad_norm) for p in backwards):
+            value = getattr(owner, name)
+            key = (quantity, owner.name)
+            if value is None or math.isfinite(value) or key in self._events:
+                continue
+            if len(self._events) < self.MAX_EVENTS:
+                what = "nan" if np.isnan(value) else "inf"
+                self._events[key] = NonFiniteEvent(sample.step, owner.name, quantity, what)
+        if not all(p.grad_norm is None or math.isfinite(p.grad_norm) for p in sample.parameters):
             self._lost_steps.append(sample.step)
 
     # Working out ---------------------------------------------------------------------------
@@ -266,6 +272,28 @@ class FlowRecorder:
             part[:, [place[key[0]] for key in keys]] = getattr(block, which)
             parts.append(part)
         return [np.ascontiguousarray(t) for t in np.moveaxis(np.concatenate(parts), 2, 0)]
+
+
+def _backwards(sample: Sample) -> Iterator[tuple[str, str, Site | ParameterState]]:
+    """Yield (quantity, field, owner) of every gradient in the order of the backward pass.
+
+    A layer's weights follow the gradient at its output, or, if it holds other layers, that at the
+    output of the first of them: what spoils both a layer's weights and its input lies in the layer.
+    """
+    first: dict[str, int] = {}
+    for place, site in enumerate(sample.sites):
+        name = site.name.split("#")[0]
+        for end in (m.start() for m in re.finditer(r"[./]|$", name)):
+            first.setdefault(name[:end], place)
+    weights: dict[int, list[ParameterState]] = {}
+    for parameter in reversed(sample.parameters):
+        weights.setdefault(first.get(parameter.layer, -1), []).append(parameter)
+    for place in range(len(sample.sites) - 1, -1, -1):
+        yield "activation gradient", "grad_norm", sample.sites[place]
+        for parameter in weights.get(place, ()):
+            yield "weight gradient", "grad_norm", parameter
+    for parameter in weights.get(-1, ()):
+        yield "weight gradient", "grad_norm", parameter
 
 
 def _gather(counts: tuple, which: list[int], side: int) -> tuple[np.ndarray, ...]:

@@ -6,6 +6,8 @@ import pytest
 from course_lib import NetworkSpec, draw_weights, reference
 from course_lib.activations import get_activation
 from course_lib.data import gaussian_batch
+from course_lib.flow_recorder import FlowRecorder
+from course_lib.monitoring import ParameterState, Sample, Site
 from course_lib.reference.flow_recording import measure_sites, train_recorded
 
 X = gaussian_batch(40, 6, seed=0)
@@ -171,3 +173,30 @@ def test_keras_monitor_agrees_in_float64(activation):
     for table in TABLES:  # Keras keeps the learning rate in float32
         ours, theirs = getattr(expected, table), getattr(record, table)
         np.testing.assert_allclose(theirs, ours, rtol=1e-5, err_msg=table)
+
+
+def first_event(grads, weights, *, layers=("a", "block/b", "block/c")):
+    """Return the first event of a step with these gradients of layers and of (layer, gradient)."""
+    recorder = FlowRecorder(framework="NumPy", every=1, max_records=9, share=0.1)
+    sites = [Site(name, "Dense", None, 64, 1, 8.0, g)
+             for name, g in zip(layers, grads, strict=True)]  # fmt: skip
+    states = [ParameterState(f"{layer}/kernel", layer, 2, True, g, 1.0, 0.1)
+              for layer, g in weights]  # fmt: skip
+    recorder.add(Sample(0, sites, states))
+    event = recorder.record().nonfinite[0]
+    return event.quantity, event.where
+
+
+def test_a_gradient_spoiled_inside_a_layer_is_told_of_that_layer():
+    nan, inf = float("nan"), float("inf")
+    # What arrives at c's output is sound; its weights and what it passes on are not.
+    weights = [("a", nan), ("block/b", nan), ("block/c", inf)]
+    assert first_event([nan, nan, 1.0], weights) == ("weight gradient", "block/c/kernel")
+    # Without weights of its own, the layer before is the first that is seen.
+    assert first_event([nan, nan, 1.0], weights[:2]) == ("activation gradient", "block/b")
+    assert first_event([nan, nan, nan], weights) == ("activation gradient", "block/c")
+    # What a container owns may lie anywhere in it: its first layer comes before.
+    weights = [("block", nan), ("a", nan)]
+    assert first_event([nan, nan, 1.0], weights) == ("activation gradient", "block/b")
+    assert first_event([1.0, 1.0, 1.0], [("elsewhere", nan)]) == (
+        "weight gradient", "elsewhere/kernel")  # fmt: skip
