@@ -333,6 +333,7 @@ def test_bad_arguments_are_named(arguments, error, words):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # from torch 2.14 on
 @pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, torch.ones(2, 3))])
 def test_a_scripted_module_is_refused(make):
     module = make(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
