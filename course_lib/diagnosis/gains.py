@@ -11,6 +11,8 @@ Source: he2015delving (the variance that a layer keeps).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from course_lib.diagnosis.report import Finding
@@ -19,6 +21,25 @@ from course_lib.monitoring import FlowRecord
 
 LEAST = 3
 """Matrices below which there is no usual one."""
+
+
+def measure_gains(
+    parameters: tuple[str, ...],
+    norms: np.ndarray,
+    fans: Mapping[str, int],
+    sizes: Mapping[str, int],
+) -> np.ndarray:
+    r"""Return $\sqrt{n_{in}}$ times the root mean square of every matrix's entries, NaN for others.
+
+    Arguments:
+        parameters: their names.
+        norms: their Euclidean norms, in the same order.
+        fans, sizes: the inputs that one output sums up, and the number of entries, by name.
+    """
+    return np.array([
+        norm * np.sqrt(fans[name] / sizes[name]) if name in fans else np.nan
+        for name, norm in zip(parameters, norms, strict=True)
+    ], dtype=np.float64)  # fmt: skip
 
 
 def check_gains(record: FlowRecord) -> list[Finding]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from course_lib.diagnosis.gains import measure_gains
 from course_lib.diagnosis.trial import FirstCall
 from course_lib.monitoring import FlowRecord
 from course_lib.pytorch.batches import Batch, call_model, read_batches
@@ -21,7 +22,7 @@ from course_lib.pytorch.model_profiles import profile_recurrent_layers, recurren
 from course_lib.pytorch.monitor import GradientFlowMonitor
 from course_lib.pytorch.randomness import seed_generators
 from course_lib.pytorch.trial_facts import FirstPass, RoundingWatch, list_tensors
-from course_lib.pytorch.trial_weights import NormalizedWatch, fans_in, measure_gains
+from course_lib.pytorch.trial_weights import NormalizedWatch, fans_in
 
 
 class Trial:

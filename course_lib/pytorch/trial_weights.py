@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 from torch import nn
 
 from course_lib.pytorch import graph
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+ROWS_ARE_OUTPUTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase, nn.RNNCellBase,
+                    nn.MultiheadAttention)  # fmt: skip
 CONSTANT_SIZE = ("LocalResponseNorm", "FrozenBatchNorm")
 """Called normalizations, though what they give is larger where their input is."""
 
@@ -18,37 +16,22 @@ CONSTANT_SIZE = ("LocalResponseNorm", "FrozenBatchNorm")
 def fans_in(model: nn.Module) -> dict[str, int]:
     """Return how many inputs one output sums up, by the name of the weight.
 
-    Known for dense and convolutional layers; what a matrix does elsewhere is up to the model.
+    Known for dense, convolutional, recurrent and attention layers, and for embeddings, whose output
+    is one row; what a matrix does elsewhere is up to the model.
     """
     found = {}
     for name, module in model.named_modules():
-        weight = module._parameters.get("weight")
-        if weight is None or weight.ndim < 2:
-            continue
-        if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
-            found[f"{name}.weight".lstrip(".")] = weight[0].numel()
-        elif type(module).__name__ == "Conv1D":  # a dense layer of transformers, transposed
-            found[f"{name}.weight".lstrip(".")] = len(weight)
+        for own, p in module._parameters.items():
+            if p is None or p.ndim < 2:
+                continue
+            full = f"{name}.{own}".lstrip(".")
+            if isinstance(module, nn.Embedding):
+                found[full] = 1
+            elif isinstance(module, ROWS_ARE_OUTPUTS):
+                found[full] = p[0].numel()
+            elif own == "weight" and type(module).__name__ == "Conv1D":
+                found[full] = len(p)  # a dense layer of transformers, transposed
     return found
-
-
-def measure_gains(
-    parameters: tuple[str, ...],
-    norms: np.ndarray,
-    fans: Mapping[str, int],
-    sizes: Mapping[str, int],
-) -> np.ndarray:
-    r"""Return $\sqrt{n_{in}}$ times the root mean square of every matrix's entries, NaN for others.
-
-    Arguments:
-        parameters: their names.
-        norms: their Euclidean norms, in the same order.
-        fans, sizes: the inputs that one output sums up, and the number of entries, by name.
-    """
-    return np.array([
-        norm * np.sqrt(fans[name] / sizes[name]) if name in fans else np.nan
-        for name, norm in zip(parameters, norms, strict=True)
-    ], dtype=np.float64)  # fmt: skip
 
 
 class NormalizedWatch:

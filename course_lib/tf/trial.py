@@ -82,7 +82,7 @@ def diagnose_model(
             inner = getattr(rule, "inner_optimizer", rule)
             rate = float(inner.learning_rate)  # a schedule's changes with the steps
             losses = trial.train(rule, monitor)
-            record = tell_unused(monitor.record, trial.loss_changes)
+            record = tell_unused(trial.look_at_weights(monitor.record), trial.loss_changes)
             shown = trial.check(record, rule, losses)
     report = diagnose(record, *profiles).with_findings(shown)
     sentence = describe_trial(

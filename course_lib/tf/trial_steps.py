@@ -7,12 +7,14 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from course_lib.diagnosis import Finding
+from course_lib.diagnosis.gains import measure_gains
 from course_lib.diagnosis.trial import FirstCall
 from course_lib.monitoring import FlowRecord
 from course_lib.tf.batches import Batch
@@ -27,6 +29,7 @@ from course_lib.tf.trial_facts import (
     check_model,
     check_rounding,
 )
+from course_lib.tf.trial_weights import NormalizedWatch, fans_in
 
 
 class Trial:
@@ -39,6 +42,7 @@ class Trial:
         self.loss = loss and FirstCall("targets", "`loss` takes beside the model's output", loss)
         self.called = FirstCall("inputs", "`model` can be called on", model)
         self.output, self.first = None, FirstPass(model)
+        self.normalized = NormalizedWatch(model)
 
     @contextmanager
     def undone(self, seed: int) -> Iterator[None]:
@@ -84,7 +88,7 @@ class Trial:
         """Raise for a loss that cannot be taken, before anything is compiled."""
         if not self.model.trainable_variables:
             raise ValueError("`model` must have a variable that is trained.")
-        with self.first:
+        with self.first, self.normalized:
             value = self.measure_loss(*self.batches[0])
         if not tf.is_tensor(value) or value.shape.num_elements() != 1:
             shape = tuple(value.shape) if tf.is_tensor(value) else repr(value)
@@ -208,6 +212,15 @@ class Trial:
             *check_rounding(record, self.rounding, rule, measure, len(losses)),
             *check_loss(record, self.output, lambda h: self.judge(h, x, y, training=False)),
         ]
+
+    def look_at_weights(self, record: FlowRecord) -> FlowRecord:
+        """Return the record with how the matrices were drawn, and what a normalization takes."""
+        names = named_variables(self.model)
+        sizes = {names[id(v)][0]: int(np.prod(v.shape)) for v in self.model.weights}
+        gains = measure_gains(
+            record.parameters, record.weight_norms[0], fans_in(self.model), sizes
+        )
+        return replace(record, normalized=self.normalized.layers, gains=gains)
 
     def loss_changes(self) -> Callable[[list[str]], bool] | None:
         """Return a function that says whether the loss depends on the named variables.

@@ -58,7 +58,7 @@ def test_the_usual_matrix_or_one_of_them_may_be_too_large():
 def test_fans_of_dense_and_convolutional_layers():
     model = nn.Sequential(nn.Conv2d(6, 4, 3, groups=2), nn.Flatten(), nn.Linear(7, 5),
                           nn.Embedding(9, 3), nn.ConvTranspose2d(2, 3, 3))  # fmt: skip
-    assert fans_in(model) == {"0.weight": 27, "2.weight": 7}
+    assert fans_in(model) == {"0.weight": 27, "2.weight": 7, "3.weight": 1}
     assert fans_in(nn.Linear(7, 5)) == {"weight": 7}
 
 
@@ -181,3 +181,44 @@ def test_blocks_scaled_by_a_millionth_raise_no_alarm_under_sgd():
     model = nn.Sequential(nn.Flatten(), nn.Linear(300, 16), *(Scaled() for _ in range(6)),
                           nn.Linear(16, 4))  # fmt: skip
     assert trial(model, optimizer=sgd) == []
+
+
+# Cells that are called again ---------------------------------------------------------------
+
+
+class ConvLSTM(nn.Module):
+    """A convolutional LSTM as it is usually written: one convolution for all gates."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3 + 8, 32, 3, padding=1), nn.Linear(8, 4)
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), 8, *x.shape[-2:])
+        c = h
+        for frame in x.unbind(1):
+            i, f, o, g = self.conv(torch.cat([frame, h], 1)).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+        return self.head(h.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("factor", "expected"), [
+    (1.0, []), (8.0, [("warning", "large_recurrent_matrix", "conv")]),
+])  # fmt: skip
+def test_the_kernel_of_a_convolutional_lstm(factor, expected):
+    torch.manual_seed(0)
+    model = ConvLSTM()
+    with torch.no_grad():
+        model.conv.weight[:, 3:] *= factor
+    frames = torch.randn(8, 10, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    report = diagnose_model(model, frames, Y[:8], loss=F.cross_entropy, steps=3)
+    assert told(f for f in report.findings if f.severity != "info")[:1] == expected
+
+
+def test_momentum_alone_is_no_rise():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(300, 16), nn.Tanh(), nn.Linear(16, 4))
+    report = diagnose_model(model, X, Y, loss=lambda out, y: 1e-9 * F.cross_entropy(out, y),
+                            steps=4, optimizer=sgd)  # fmt: skip
+    assert report.codes[0] == "standing_still"
