@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
 
@@ -137,16 +138,20 @@ class Sample:
 
     def slots(self, kind: type) -> list[tuple[object, str]]:
         """Return every (object, field) that holds something of a framework's `kind`, in order."""
-        return [
-            (owner, name)
-            for owners, names in (
-                (self.sites, _SITE_SLOTS), (self.parameters, _PARAMETER_SLOTS),
-                ([self], ("gradient_scale",)),
-            )
-            for owner in owners
-            for name in names
-            if isinstance(getattr(owner, name), kind)
-        ]  # fmt: skip
+        found = []
+        for owners, names in (
+            (self.sites, _SITE_SLOTS), (self.parameters, _PARAMETER_SLOTS),
+            ([self], ("gradient_scale",)),
+        ):  # fmt: skip
+            for name in names:  # of a field, most often all owners have it there or none
+                column = list(map(attrgetter(name), owners))
+                if any(issubclass(held, kind) for held in set(map(type, column))):
+                    found += [
+                        (owner, name)
+                        for owner, value in zip(owners, column, strict=True)
+                        if isinstance(value, kind)
+                    ]
+        return found
 
     def fill(self, values: list, slots: list[tuple[object, str]]) -> None:
         """Replace what the slots hold by numbers on the host."""

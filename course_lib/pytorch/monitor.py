@@ -142,7 +142,7 @@ class GradientFlowMonitor:
         if not self._entered:
             raise RuntimeError("step() must be called inside `with monitor:`.")
         if self._sampling:
-            self._weights.after_update([p for _, p in self._weights.named])
+            self._weights.after_update(self._weights.parameters)
         self._close_step()
 
     # Steps ---------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class GradientFlowMonitor:
         self._probe.attach()
         self._weights.clear()
         if self.optimizers == ():
-            self._weights.before_update([p for _, p in self._weights.named])
+            self._weights.before_update(self._weights.parameters)
 
     def _queue(self) -> None:
         """Ask the backward pass that runs to call back when it is through."""
@@ -211,10 +211,10 @@ class GradientFlowMonitor:
         if self._expected is not None:
             return self._expected <= set(self._done)
         self._covered |= {id(p) for p in owned}
-        named = self._weights.named
         return all(
-            id(p) in self._covered for _, p in named if p.requires_grad and p.grad is not None
-        )
+            id(p) in self._covered
+            for p in self._weights.parameters if p.requires_grad and p.grad is not None
+        )  # fmt: skip
 
     def _close_step(self) -> None:
         if self._sampling:

@@ -40,19 +40,20 @@ class WeightWatch:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.named = list(model.named_parameters())
-        self.names = {id(p): name for name, p in self.named}
-        self.layers = {name: name.rpartition(".")[0] or type(model).__name__
-                       for name, _ in self.named}  # fmt: skip
+        self.parameters = [p for _, p in model.named_parameters()]
+        self.found = {
+            id(p): ParameterState(
+                name, name.rpartition(".")[0] or type(model).__name__, 0, p.requires_grad
+            )
+            for name, p in model.named_parameters()
+        }
         self.buffers: dict[int, torch.Tensor] = {}  # fresh memory costs more than the copy
         self.clear()
 
     def clear(self) -> None:
         """Forget what was measured, and let go of what belongs to the training."""
-        self.gradients: dict[int, object] = {}
-        self.norms: dict[int, object] = {}
-        self.updates: dict[int, object] = {}
+        for state in self.found.values():
+            state.grad_norm = state.norm = state.update = None
         self.copied: set[int] = set()
         self.told: dict[int, tuple[torch.optim.Optimizer, dict]] = {}
 
@@ -61,16 +62,21 @@ class WeightWatch:
     def measure_gradients(self, parameters: list[torch.Tensor] | None = None) -> None:
         """Measure the gradients that are there."""
         if parameters is None:
-            parameters = [p for _, p in self.named if p.grad is not None]
-        norms = norms64([p.grad for p in parameters])
-        self.gradients.update(zip(map(id, parameters), norms, strict=True))
+            parameters = self.parameters
+        moved, grads = [], []
+        for p in parameters:
+            if (grad := p.grad) is not None:
+                moved.append(p)
+                grads.append(grad)
+        for p, norm in zip(moved, norms64(grads), strict=True):
+            self.found[id(p)].grad_norm = norm
 
     # Weights and updates -------------------------------------------------------------------
 
     def owned(self, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
         """Return the model's parameters that the optimizer moves."""
-        names = self.names
-        return [p for g in optimizer.param_groups for p in g["params"] if id(p) in names]
+        found = self.found
+        return [p for g in optimizer.param_groups for p in g["params"] if id(p) in found]
 
     @torch.no_grad()
     def before_update(
@@ -80,25 +86,33 @@ class WeightWatch:
 
         A `closure` computes new gradients within the step: then nothing is known before it.
         """
-        there = [p for p in parameters if p.requires_grad and not is_lazy(p)]
-        by_hand = [p for p in there if p.grad is not None and id(p) not in self.gradients]
-        if by_hand:  # not by a backward pass through the layers
-            self.measure_gradients(by_hand)
-        for p in there:
-            if p.grad is None:
-                self.gradients.pop(id(p), None)
-        told = {} if closure or optimizer is None else {
-            id(p): (optimizer, group)
-            for group in optimizer.param_groups if says_its_update(optimizer, group)
-            for p in group["params"] if p.grad is not None and p.dtype in
-            (torch.float32, torch.float64)
+        telling = {} if closure or optimizer is None else {
+            id(p): group for group in optimizer.param_groups if says_its_update(optimizer, group)
+            for p in group["params"]
         }  # fmt: skip
-        self.told.update(told)
-        self.norms.update(zip(map(id, there), norms64(there), strict=True))
-        moved = [p for p in there if id(p) not in told]
-        if moved:
-            torch._foreach_copy_([self._buffer(p) for p in moved], moved)
-            self.copied.update(map(id, moved))
+        there, by_hand, copied = [], [], []
+        for p in parameters:
+            if not p.requires_grad or is_lazy(p):
+                continue
+            there.append(p)
+            key, grad = id(p), p.grad
+            state = self.found[key]
+            if grad is None:
+                state.grad_norm = None
+            elif state.grad_norm is None:  # not by a backward pass through the layers
+                by_hand.append(p)
+            told = grad is not None and key in telling
+            if told and p.dtype in (torch.float32, torch.float64):
+                self.told[key] = optimizer, telling[key]
+            else:
+                copied.append(p)
+        if by_hand:
+            self.measure_gradients(by_hand)
+        for p, norm in zip(there, norms64(there), strict=True):
+            self.found[id(p)].norm = norm
+        if copied:
+            torch._foreach_copy_([self._buffer(p) for p in copied], copied)
+            self.copied.update(map(id, copied))
 
     def _buffer(self, p: torch.Tensor) -> torch.Tensor:
         buffer = self.buffers.get(id(p))
@@ -108,35 +122,31 @@ class WeightWatch:
 
     def after_update(self, parameters: list[torch.Tensor]) -> None:
         """Measure how far the parameters moved."""
-        moved = [p for p in parameters if id(p) in self.copied]
+        moved = [p for p in parameters if id(p) in self.copied] if self.copied else []
         if moved:
             before = [self.buffers[id(p)] for p in moved]
-            self.updates.update(zip(map(id, moved), distances64(before, moved), strict=True))
+            for p, distance in zip(moved, distances64(before, moved), strict=True):
+                self.found[id(p)].update = distance
             self.copied.difference_update(map(id, moved))
-        told = [p for p in parameters if id(p) in self.told and p.grad is not None]
-        if not told:
-            return
-        rules = [self.told.pop(id(p)) for p in told]
-        taken = [
-            rule.state[p]["momentum_buffer"] if group["momentum"] else p.grad
-            for p, (rule, group) in zip(told, rules, strict=True)
-        ]
-        for p, (_, group), norm in zip(told, rules, norms64(taken), strict=True):
-            self.updates[id(p)] = group["lr"] * norm
+        states, rates, taken = [], [], []
+        for p in parameters if self.told else ():
+            if id(p) in self.told and p.grad is not None:
+                rule, group = self.told.pop(id(p))
+                taken.append(rule.state[p]["momentum_buffer"] if group["momentum"] else p.grad)
+                rates.append(group["lr"])
+                states.append(self.found[id(p)])
+        for state, rate, norm in zip(states, rates, norms64(taken), strict=True):
+            state.update = rate * norm
 
     def states(self) -> list[ParameterState]:
-        """Return what was measured, one state per parameter."""
+        """Return what was measured, one state per parameter, which is filled anew the next time."""
         found = []
-        for name, p in self.named:
-            if is_lazy(p) or not (p.is_floating_point() or p.is_complex()):
-                continue
-            key = id(p)
-            norm = self.norms.get(key)
-            found.append(
-                ParameterState(
-                    name, self.layers[name], rank_of(p.shape), p.requires_grad,
-                    self.gradients.get(key), norm64(p) if norm is None else norm,
-                    self.updates.get(key),
-                )
-            )  # fmt: skip
+        for p, state in zip(self.parameters, self.found.values(), strict=True):
+            if state.norm is None:
+                if is_lazy(p) or not (p.is_floating_point() or p.is_complex()):
+                    continue
+                state.norm = norm64(p)
+            state.ndim = state.ndim or rank_of(p.shape)
+            state.trainable = p.requires_grad
+            found.append(state)
         return found
