@@ -53,7 +53,8 @@ def diagnose_model(
         optimizer: the optimizer in use, which is copied with its settings and its state; or a
             function () -> optimizer; or None for the one compiled with the model, else Adam.
         learning_rate: > 0, in place of the optimizer's own; 1e-3 for Adam if None.
-        steps: how many training steps, at least 1; it stops at a loss that is not finite.
+        steps: how many training steps, at least 1; it stops at a loss that is not finite, or that
+            raises because the output is not.
         every: sampling interval in steps.
         share: a value is saturated if its slope is below this share of the largest slope.
         seed: of the randomness in the model, such as dropout.
@@ -82,7 +83,10 @@ def diagnose_model(
             inner = getattr(rule, "inner_optimizer", rule)
             rate = float(inner.learning_rate)  # a schedule's changes with the steps
             losses = trial.train(rule, monitor)
-            record = tell_unused(trial.look_at_weights(monitor.record), trial.loss_changes)
+            record = tell_unused(
+                trial.look_at_weights(monitor.record),
+                lambda: trial.loss_changes() if np.isfinite(losses[-1]) else None,
+            )
             shown = trial.check(record, rule, losses)
     report = diagnose(record, *profiles).with_findings(shown)
     sentence = describe_trial(

@@ -165,6 +165,8 @@ def check_loss(record: FlowRecord, output: object, loss: Loss) -> list[Finding]:
     if not isinstance(output, tf.Tensor) or not output.dtype.is_floating:
         return []
     values = tf.cast(output, tf.float64).numpy()
+    if not np.all(np.isfinite(values)):
+        return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         marked = hasattr(output, "_keras_logits")

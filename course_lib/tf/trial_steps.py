@@ -6,7 +6,7 @@ import functools
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import keras
@@ -41,7 +41,8 @@ class Trial:
         self.model, self.batches, self.steps = model, batches, steps
         self.loss = loss and FirstCall("targets", "`loss` takes beside the model's output", loss)
         self.called = FirstCall("inputs", "`model` can be called on", model)
-        self.output, self.first = None, FirstPass(model)
+        self.output = self.latest = None
+        self.first = FirstPass(model)
         self.normalized = NormalizedWatch(model)
 
     @contextmanager
@@ -88,8 +89,13 @@ class Trial:
         """Raise for a loss that cannot be taken, before anything is compiled."""
         if not self.model.trainable_variables:
             raise ValueError("`model` must have a variable that is trained.")
-        with self.first, self.normalized:
-            value = self.measure_loss(*self.batches[0])
+        try:
+            with self.first, self.normalized:
+                value = self.measure_loss(*self.batches[0])
+        except Exception:
+            if not self.refused():
+                raise
+            return  # the steps will show where that comes from
         if not tf.is_tensor(value) or value.shape.num_elements() != 1:
             shape = tuple(value.shape) if tf.is_tensor(value) else repr(value)
             raise ValueError(f"`loss` (which returned {shape}) must return a tensor of one number.")
@@ -104,6 +110,7 @@ class Trial:
     def measure_loss(self, x: object, y: object, *, training: bool = True) -> tf.Tensor:
         """Return the loss of one batch, with the model's regularization, a tensor of one number."""
         output = self._call(x, training=training)
+        self.latest = output
         if self.output is None:
             self.output = output
         return self.judge(output, x, y, training=training)
@@ -177,19 +184,39 @@ class Trial:
 
         losses, self.rounding = [], RoundingWatch(self.model)
         batches = itertools.islice(itertools.cycle(self.batches), self.steps)
-        if not self._compile():
-            with monitor:
-                for x, y in batches:
-                    losses.append(float(step(x, y)))
-                    if not np.isfinite(losses[-1]):
-                        break
-            return losses
-        compiled = monitor.function(step)
-        for x, y in batches:
-            losses.append(float(compiled(x, y)))
-            if not np.isfinite(losses[-1]):
-                break
+        compiled = monitor.function(step) if self._compile() else None
+        with nullcontext() if compiled else monitor:
+            for x, y in batches:
+                try:
+                    losses.append(float((compiled or step)(x, y)))
+                except Exception:
+                    if compiled:  # what its output was is known after an eager pass
+                        self.latest = self._call(x, training=True)
+                    if not self.refused():
+                        raise
+                    losses.append(float("nan"))
+                    self._finish(rule, monitor if compiled else None, x)
+                if not np.isfinite(losses[-1]):
+                    break
         return losses
+
+    def _finish(
+        self, rule: keras.Optimizer, monitor: GradientFlowMonitor | None, x: object
+    ) -> None:
+        """Complete the sample of a step whose loss raised: no weight has a gradient, none moves."""
+        variables = self.model.trainable_variables
+        with monitor or nullcontext():
+            if monitor:
+                self._call(x, training=True)
+            rule.apply([None] * len(variables), variables)
+
+    def refused(self) -> bool:
+        """Return whether the loss was given a number that is none, and may have raised for that."""
+        return any(
+            isinstance(t, tf.Tensor) and t.dtype.is_floating and hasattr(t, "numpy")
+            and not bool(tf.reduce_all(tf.math.is_finite(t)))
+            for t in tf.nest.flatten(self.latest)
+        )  # fmt: skip
 
     def _compile(self) -> bool:
         """Return whether to compile the step: activations in a reader's own layer are then seen.

@@ -41,3 +41,62 @@ def test_most_matrices_that_are_zero_are_named_beside_a_table_that_is_not(tokens
     for layer in dense[:-1]:  # one in five is left
         layer.kernel.assign(0 * layer.kernel)
     assert ("problem", "zero_weights", f"{dense[0].name}/kernel") in trial(model, x)
+
+
+# Losses that refuse what is not a number ----------------------------------------------------
+
+
+class Tanh(layers.Layer):
+    """A reader's own layer: with it, the steps of a trial are compiled."""
+
+    def call(self, x):
+        return tf.nn.tanh(x)
+
+
+def refuse_eagerly(output, y):
+    if tf.executing_eagerly() and not np.all(np.isfinite(output)):
+        raise FloatingPointError("the output is not finite")
+    return LOSS(y, output)
+
+
+def refuse_by_an_operation(output, y):
+    return LOSS(y, tf.debugging.check_numerics(output, "the output is not finite"))
+
+
+def dense(own):
+    keras.utils.set_random_seed(0)
+    end = [Tanh(name="tanh")] if own else [layers.Activation("tanh", name="tanh")]
+    return keras.Sequential([keras.Input((8,)), layers.Dense(16, name="a"), *end,
+                             layers.Dense(16, "relu", name="b"), layers.Dense(4)])  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", [refuse_eagerly, refuse_by_an_operation])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_loss_that_raises_at_what_is_not_finite_ends_the_trial_and_not_the_report(own, loss):
+    model = dense(own)
+    kernel = model.get_layer("b").kernel.numpy()
+    kernel[0, 0] = np.nan
+    model.get_layer("b").kernel.assign(kernel)
+    before = model.get_weights()
+    found = trial(model, loss=loss)
+    assert found[0] == ("problem", "non_finite", "b, step 0")
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    later = diagnose_model(
+        dense(own), X, Y, loss=loss, steps=5, optimizer=keras.optimizers.SGD(1e38)
+    )
+    assert "stopped there, of 5 steps" in later.subjects[0]
+    assert "non_finite" in later.codes
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_loss_that_raises_for_another_reason_is_an_error(own):
+    def loss(output, y):
+        if not tf.executing_eagerly() or loss.calls:
+            raise RuntimeError("another reason")
+        loss.calls += 1
+        return LOSS(y, output)
+
+    loss.calls = 0
+    with pytest.raises(RuntimeError, match="another reason"):
+        trial(dense(own), loss=loss)
