@@ -70,8 +70,9 @@ def check_zeros(record: FlowRecord) -> list[Finding]:
         why = "A layer that is dead lies between them and the loss."
         remedy = "see the finding on dead units."
     elif side:
-        why = ("They run last, and all before them get a gradient: heads whose outputs the loss "
-               "left out in these batches, as that of a detector without a match.")  # fmt: skip
+        why = ("They run last, or are the last of their role, and all before them get a gradient: "
+               "outputs that the loss left out in these batches, as that of a detector's head "
+               "without a match.")  # fmt: skip
         remedy = "nothing, if other batches need them."
     elif quiet:
         why = ("Scales or tables, in layers that do get a gradient: with inputs of this size they "
@@ -87,7 +88,9 @@ def check_zeros(record: FlowRecord) -> list[Finding]:
 
 
 def _runs_last(record: FlowRecord, silent: np.ndarray) -> bool:
-    """Return whether no layer before these is without a gradient, and none after them has one."""
+    """Return whether what runs before these has a gradient, and nothing after them: at all, or of
+    their role, such as the same matrix of a later block.
+    """
     place = {name.split("#")[0]: k for k, name in reversed(list(enumerate(record.layers)))}
     owners = record.parameter_layers
     where = [place[owners[p]] for p in silent]
@@ -95,7 +98,17 @@ def _runs_last(record: FlowRecord, silent: np.ndarray) -> bool:
         place[owners[p]] for p, rank in enumerate(record.parameter_ranks)
         if rank >= 2 and owners[p] in place and np.any(record.weight_grad_norms[:, p] > 0)
     ]  # fmt: skip
-    return bool(alive) and min(where) > max(alive)
+    if not alive or min(alive) > min(where):
+        return False
+    roles = {p: re.sub(r"\d+", "#", record.parameters[p]) for p in range(len(owners))}
+    seen = [
+        {place[owners[q]] for q, role in roles.items() if role == roles[p] and q != p
+         and owners[q] in place and np.any(record.weight_grad_norms[:, q] > 0)}
+        for p in silent
+    ]  # fmt: skip
+    return min(where) > max(alive) or all(
+        peers and max(peers) < k for k, peers in zip(where, seen, strict=True)
+    )
 
 
 def place_of_cut(record: FlowRecord, parameters: Sequence[int]) -> tuple[str, str]:
@@ -219,8 +232,8 @@ _MISSING = (
 
 
 def is_position(parameter: str) -> bool:
-    """Return whether a parameter's name says that it is a table of positions."""
-    return bool(re.search(r"pos(ition(al)?)?_?(emb|enc|table)|embed_pos", parameter.lower()))
+    """Return whether a parameter's name says that it is a table of positions, or a mask."""
+    return bool(re.search(r"pos(ition(al)?)?_?(emb|enc|table)|embed_pos|mask$", parameter.lower()))
 
 
 def check_frozen(record: FlowRecord) -> list[Finding]:

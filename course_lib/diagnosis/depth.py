@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -24,8 +25,11 @@ def depth_trend(norms: np.ndarray) -> float:
     """Return by how many decades `norms`, first layer first, change from the last to the first.
 
     The median slope over all pairs of layers (Theil and Sen), times the number of steps: a few
-    layers on side branches, whose gradients are smaller, do not sway it. Zeros count as 1e-330.
-    NaN for fewer than four layers.
+    layers on side branches, whose gradients are smaller, do not sway it. Between two networks that
+    run one after the other there is a jump that is no change over the depth; so the pairs that are
+    a third of the depth apart, or less, have to show it too, and the smaller of both is returned,
+    unless the gradient is 0 somewhere.
+    Zeros count as 1e-330. NaN for fewer than four layers.
     """
     norms = np.asarray(norms, dtype=np.float64)
     places = np.flatnonzero(np.isfinite(norms))
@@ -35,23 +39,36 @@ def depth_trend(norms: np.ndarray) -> float:
     with np.errstate(divide="ignore"):
         logs = np.maximum(np.log10(norms[places]), -330.0)
     i, j = np.triu_indices(len(places), k=1)
-    slope = np.median((logs[j] - logs[i]) / (j - i))
+    slopes = (logs[j] - logs[i]) / (j - i)
+    slope = np.median(slopes)
+    if np.all(norms[places] > 0):
+        near = np.median(slopes[j - i <= max(2, len(places) // 3)])
+        slope = 0.0 if near * slope <= 0 else np.sign(slope) * min(abs(slope), abs(near))
     return float(-slope * (len(places) - 1))
 
 
-def main_path(norms: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+def main_path(
+    norms: np.ndarray, names: tuple[str, ...], owners: Collection[str] = ()
+) -> np.ndarray:
     """Return gradient norms over the depth, NaN for what lies beside the path from input to loss.
 
-    Left out are zeros behind a layer that has a gradient (a head that the loss left out), and the
-    later calls of layers that are called again, unless most calls are: the levels of a pyramid
-    share their head, and run beside each other; the steps of a cell follow one another.
+    Left out are zeros behind a layer that has a gradient (a head that the loss left out). The calls
+    of a layer that is called again count as one, at the first: the levels of a pyramid share their
+    head and run beside each other, and the steps of a cell are no depth but time. Where most calls
+    are such steps, what has no parameters of its own (all but the `owners`) is left out too: of
+    many steps, only the first are recorded.
     """
     norms = np.array(norms, dtype=np.float64)
     behind = np.maximum.accumulate(norms > 0) if len(norms) else False
     norms[behind & (norms == 0)] = np.nan
-    again = np.array(["#" in name for name in names], dtype=bool)
-    if 2 * again.sum() <= len(again):
-        norms[again] = np.nan
+    place: dict[str, int] = {}
+    for k, name in enumerate(names):
+        first = place.setdefault(name.split("#")[0], k)
+        if first != k:
+            norms[first] = np.hypot(*np.nan_to_num(norms[[first, k]])) or np.nan
+            norms[k] = np.nan
+    if 2 * len(place) < len(names):
+        norms[[name not in owners for name in names]] = np.nan
     return norms
 
 
@@ -196,7 +213,9 @@ def check_inputs(record: FlowRecord) -> list[Finding]:
 
 
 def check_depth(record: FlowRecord) -> list[Finding]:
-    norms = main_path(typical(record.activation_grad_norms), record.layers)
+    norms = main_path(
+        typical(record.activation_grad_norms), record.layers, set(record.parameter_layers)
+    )
     matrices = [k for k, rank in enumerate(record.parameter_ranks) if rank >= 2]
     weights = depth_trend(typical(record.weight_grad_norms)[matrices])
     note = ""

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from course_lib.diagnosis.report import Finding
-from course_lib.diagnosis.thresholds import GAIN_ALL, GAIN_ONE
+from course_lib.diagnosis.thresholds import GAIN_ALL, GAIN_ONE, GATED_GAIN_WARNING
 from course_lib.monitoring import FlowRecord
 
 LEAST = 3
@@ -69,6 +69,23 @@ def check_gains(record: FlowRecord) -> list[Finding]:
                 "the signal and its gradient grow so; where a normalization takes that back, the "
                 "weights learn as many times too slowly under Adam, and by its square under SGD.",
                 "a standard deviation of gain / sqrt(fan_in): He for ReLU, Xavier for tanh.",
+            )
+        ]  # fmt: skip
+    again = {name.split("#")[0] for name in record.layers if "#" in name}
+    steps = 2 * sum("#" in name for name in record.layers) > len(record.layers)
+    cells = [j for j, (k, _) in enumerate(known) if steps and record.layers[k] in again]
+    large = [j for j in cells if gains[j] >= GATED_GAIN_WARNING]
+    if large:
+        return [
+            Finding(
+                "large_recurrent_matrix", "warning",
+                "this matrix, applied in every step, multiplies its inputs by "
+                f"{gains[large[0]]:.1f} at the first step of training",
+                record.layers[known[large[0]][0]],
+                float(gains[large[0]]), GATED_GAIN_WARNING,
+                "From step to step the state grows until its gates saturate, and the gradient "
+                "either explodes or stops there.",
+                "smaller recurrent weights: a gain of 1 at most, or an orthogonal matrix.",
             )
         ]  # fmt: skip
     large = np.flatnonzero(gains >= GAIN_ONE)

@@ -114,9 +114,9 @@ def drawn_small(record: FlowRecord, columns: list[int], ratios: np.ndarray) -> s
     return found
 
 
-def is_rising(ratios: np.ndarray) -> bool:
-    """Return whether the updates of a weight grow from the first step to the last."""
-    known = ratios[np.isfinite(ratios)]
+def is_rising(values: np.ndarray) -> bool:
+    """Return whether what a weight shows grows from the first step to the last."""
+    known = values[np.isfinite(values)]
     return bool(len(known) > 1 and known[-1] > RISING * known[0])
 
 
@@ -222,7 +222,8 @@ def check_updates(record: FlowRecord) -> list[Finding]:
             )
         )  # fmt: skip
     still = [k for k in columns if 0 < ratios[k] < UPDATE_STILL
-             and not is_rising(record.update_ratios[moved, k])]  # fmt: skip
+             and not (is_rising(record.update_ratios[moved, k])
+                      and is_rising(record.weight_grad_norms[moved, k]))]  # fmt: skip
     if still:
         k = min(still, key=lambda k: ratios[k])
         lost, quiet = ratios[k] < UPDATE_LOST, on_quiet_branches(record, still, ratios)

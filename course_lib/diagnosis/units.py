@@ -96,6 +96,7 @@ def dead_finding(
     is on for every third input is off on all of four as often as not on one.
     """
     if units is not None and not np.isnan(always_on):
+        always_on = max(always_on, on_wherever_any(units))
         excess = (dead - always_on) * len(units)
         deviations = CHANCE if dead == 1 else np.sqrt(CHANCE**2 + 2 * np.log(max(among, 1)))
         chance = deviations * np.sqrt((dead + always_on) * len(units))
@@ -109,6 +110,15 @@ def dead_finding(
         "a smaller learning rate, biases near 0, He initialization, normalization, a leaky "
         "activation; confirm with dead_units on the whole data set.",
     )  # fmt: skip
+
+
+def on_wherever_any(active: np.ndarray) -> float:
+    """Return which share of units is on wherever any is: where rows are padded, no unit is.
+
+    Two or more units that share the largest active fraction, of half at least.
+    """
+    top = active == active.max(initial=0.0)
+    return float(top.mean()) if top.sum() > 1 and active.max() >= 0.5 else 0.0
 
 
 def missed_by_chance(active: np.ndarray) -> float:

@@ -48,6 +48,8 @@ def test_the_trend_counts_decades_towards_the_input():
     branches = 10.0 ** np.zeros(20)
     branches[::5] = 1e-6
     assert depth_trend(branches) == 0
+    assert depth_trend(np.repeat([1e-4, 1.0], 8)) == 0  # two networks, one after the other
+    assert depth_trend(np.geomspace(1e-4, 1.0, 16)) == pytest.approx(-4)
     assert math.isnan(depth_trend(np.array([1.0, 2.0, np.nan, 3.0])))
     assert depth_trend(np.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0])) < -100
 

@@ -254,10 +254,9 @@ def test_heads_that_the_loss_left_out_and_levels_that_share_one_are_no_depth():
     body, again = np.full(12, 1.0), [f"head#{k}" for k in range(2, 8)]
     left_out = main_path(np.array([*body, 0.0, 0.0]), (*names, "a", "b"))
     assert np.isnan(left_out[12:]).all()
-    levels = main_path(np.array([*body, *[1e-6] * 6]), (*names, *again))
-    assert np.isnan(levels[12:]).all()
-    steps = np.geomspace(1e-9, 1, 7)  # a cell that is called again: most of what there is
-    assert np.array_equal(main_path(steps, ("head", *again)), steps)
+    levels = main_path(np.array([*body, *[1e-6] * 7]), (*names, "head", *again))
+    assert levels[12] == pytest.approx(np.sqrt(7) * 1e-6)  # all calls as one
+    assert np.isnan(levels[13:]).all()
     lost = np.array([0.0, 0.0, 1e-30, 1.0])  # towards the input: vanished altogether
     assert np.array_equal(main_path(lost, ("a", "b", "c", "d")), lost)
     assert np.array_equal(main_path(np.zeros(4), ("a", "b", "c", "d")), np.zeros(4))
@@ -319,3 +318,41 @@ def test_a_loss_that_leaves_the_last_head_out_is_a_note():
 
     assert first((1.0, 0.0)) == [("info", "b.weight")]
     assert first((0.0, 1.0)) == [("warning", "a.weight")]  # what runs after it has a gradient
+
+
+def test_units_that_are_on_wherever_any_is_are_on():
+    padded = np.array([0.0] * 18 + [0.3, 0.6, 0.9, 0.9] + [0.95] * 10)  # of 32; 5 % of rows are 0
+    assert dead_finding("l", 18 / 32, "here", always_on=0.0, units=padded) == []
+    lost = np.array([0.0] * 18 + [*np.linspace(0.3, 0.95, 14)])
+    assert len(dead_finding("l", 18 / 32, "here", always_on=0.0, units=lost)) == 1
+
+
+def test_a_part_of_the_last_block_that_the_loss_leaves_out_is_a_note():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main, self.context = nn.Linear(16, 16), nn.Linear(16, 16)
+
+        def forward(self, x, c):
+            return x + torch.tanh(self.main(x + c)), c + torch.tanh(self.context(c))
+
+    class Net(nn.Module):
+        def __init__(self, shares):
+            super().__init__()
+            self.blocks = nn.ModuleList(Block() for _ in range(3))
+            self.head, self.shares = nn.Linear(16, 4), shares
+
+        def forward(self, x):
+            c = x
+            for block, share in zip(self.blocks, self.shares, strict=True):
+                x, new = block(x, c)
+                c = c + share * (new - c)
+            return self.head(x + 0 * c)
+
+    def first(*shares):
+        torch.manual_seed(0)
+        report = diagnose_model(Net(shares), X, Y, loss=F.cross_entropy, steps=2)
+        return [(f.severity, f.where) for f in report.findings if f.code == "zero_gradient"]
+
+    assert first(1.0, 1.0, 1.0) == [("info", "blocks.2.context.weight")]
+    assert first(0.0, 1.0, 1.0) == [("warning", "blocks.2.context.weight")]
