@@ -74,7 +74,7 @@ def _gru_coefficients(a: tf.Tensor, u: tf.Tensor, previous: tf.Tensor) -> Coeffi
     return Coefficients(tf.stack(gates, axis=2).numpy(), z.numpy())
 
 
-def _run(cell: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+def run_cell(cell: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
     """Return $h_t$ for all t, time first, for x of shape (batch, T, n_in).
 
     As a `tf.function`: the eager loop over a thousand steps takes a hundred times as long.
@@ -85,7 +85,7 @@ def _run(cell: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
 
 def _coefficients(cell: keras.layers.Layer, x: tf.Tensor) -> Coefficients:
     """Return the coefficients along x, shape (batch, T, n_in), gates in Keras's order."""
-    hidden = _run(cell, x)
+    hidden = run_cell(cell, x)
     finite = tf.reduce_all(tf.math.is_finite(hidden), axis=(1, 2)).numpy()
     if not finite.all():
         raise ValueError(

@@ -262,13 +262,16 @@ def bptt_gradient_profile(model: keras.Model, x: object) -> dict[str, BPTTProfil
     """Return the gradient's norm over time for every SimpleRNN, LSTM and GRU of a model, by name.
 
     What goes into each of them is caught, and `bptt_profile` gives the profile of a loss at its
-    last step; a layer that runs backwards gets its input reversed.
+    last step; a layer that runs backwards gets its input reversed. So it is with `layers.RNN`
+    around one of their cells, with each cell of several on top of each other, and with a cell that
+    a loop of the model's own calls step by step on the state that it returned.
 
     Arguments:
         model: any Keras model that holds one of them; called with `training=False`.
         x: a batch for it: an array or a tensor, or a dict or a tuple of them.
 
-    Raises ValueError for a layer with activations other than Keras's standard ones.
+    Raises ValueError for a layer with activations other than Keras's standard ones, and for a model
+    with none of these.
     """
     _require_model(model)
     x = _nested(model, x)
@@ -276,5 +279,8 @@ def bptt_gradient_profile(model: keras.Model, x: object) -> dict[str, BPTTProfil
     with undisturbed(model):
         found = profile_recurrent_layers(model, lambda: call(model, x), strict=True)
     if not found:
-        raise ValueError("`model` must hold a SimpleRNN, LSTM or GRU layer.")
+        raise ValueError(
+            "`model` must hold a SimpleRNN, LSTM or GRU layer, an RNN around their cells, or one of"
+            " these cells, called step by step on the state that it returned."
+        )
     return found

@@ -11,7 +11,12 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from course_lib.tf import bptt_gradient_profile, dead_units, jacobian_spectrum
+from course_lib.tf import (
+    bptt_gradient_profile,
+    dead_units,
+    diagnose_model,
+    jacobian_spectrum,
+)
 
 SEQUENCES = np.random.default_rng(0).standard_normal((3, 7, 5)).astype(np.float32)
 FILMS = np.random.default_rng(1).standard_normal((3, 4, 6, 6, 1)).astype(np.float32)
@@ -127,3 +132,74 @@ def test_a_model_that_remembers_is_put_back_after_an_error_too():
     for now, then in zip(states(model), before, strict=True):
         np.testing.assert_array_equal(now, then)
     assert model.layers[0].stateful
+
+
+class Loop(keras.Model):
+    """A reader's own loop over the steps; what goes back into the cell may be changed."""
+
+    def __init__(self, cell, factor=1.0):
+        super().__init__()
+        self.cell, self.factor = cell, factor
+
+    def call(self, x):
+        count = 2 if "lstm" in self.cell.name else 1
+        state = [tf.zeros((tf.shape(x)[0], self.cell.units))] * count
+        for t in range(x.shape[1]):
+            h, state = self.cell(x[:, t], state)
+            state = [self.factor * s for s in state]
+        return h
+
+
+@pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
+def test_cells_in_an_rnn_layer_and_in_a_loop_have_the_profile_of_the_layer(kind):
+    keras.utils.set_random_seed(0)
+    layer, cell = getattr(layers, kind)(6), getattr(layers, f"{kind}Cell")(6)
+    whole = keras.Sequential([keras.Input((7, 5)), layer])
+    (expected,) = bptt_gradient_profile(whole, SEQUENCES).values()
+    around = keras.Sequential([keras.Input((7, 5)), layers.RNN(cell, name="around")])
+    loop = Loop(cell)
+    loop(SEQUENCES)
+    cell.set_weights(layer.get_weights())
+    for model, name in ((around, "around"), (loop, cell.name)):
+        found = bptt_gradient_profile(model, SEQUENCES)
+        assert list(found) == [name]
+        np.testing.assert_allclose(found[name].log10_norms, expected.log10_norms, rtol=1e-5)
+
+
+def test_cells_on_top_of_each_other_have_a_profile_each():
+    keras.utils.set_random_seed(0)
+    cells = [layers.LSTMCell(6, name="one"), layers.GRUCell(4, name="two")]
+    model = keras.Sequential([keras.Input((7, 5)), layers.RNN(cells, name="both")])
+    split = keras.Sequential([keras.Input((7, 5)), layers.LSTM(6, return_sequences=True),
+                              layers.GRU(4)])  # fmt: skip
+    split.set_weights(model.get_weights())
+    found, expected = (bptt_gradient_profile(m, SEQUENCES) for m in (model, split))
+    assert list(found) == ["both/one", "both/two"]
+    for a, b in zip(found.values(), expected.values(), strict=True):
+        np.testing.assert_allclose(a.log10_norms, b.log10_norms, rtol=1e-5)
+
+
+def test_a_cell_whose_state_the_loop_changes_has_none_and_the_error_says_what_has():
+    model = Loop(layers.GRUCell(6), factor=0.5)
+    model(SEQUENCES)
+    with pytest.raises(ValueError, match="an RNN around their cells, or one of these cells"):
+        bptt_gradient_profile(model, SEQUENCES)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_recurrent_matrix_times_twenty_is_named_in_a_cell_too(loop):
+    keras.utils.set_random_seed(0)
+    cell = layers.LSTMCell(6)
+    end = layers.Dense(3, name="head")
+    body = Loop(cell) if loop else keras.Sequential([layers.RNN(cell, name="around")])
+    model = keras.Sequential([keras.Input((7, 5)), body, end])
+    model(SEQUENCES)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    given = {"loss": loss, "steps": 2}
+    assert [f for f in diagnose_model(model, SEQUENCES, np.arange(3), **given).findings
+            if f.severity != "info"] == []  # fmt: skip
+    cell.recurrent_kernel.assign(20 * cell.recurrent_kernel)
+    report = diagnose_model(model, SEQUENCES, np.arange(3), **given)
+    found = next(f for f in report.findings if f.code == "large_recurrent_matrix")
+    assert found.severity == "warning"
+    assert (cell.name if loop else "around") in found.where
