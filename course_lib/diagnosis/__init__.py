@@ -2,9 +2,9 @@
 
 `thresholds` says what is compared with what; `depth`, `local`, `gains`, `zeros`, `training`,
 `connections`, `units` and `inspections` hold the checks; `report` holds what comes of them.
-`inputs`, `outputs`, `peers` and `rounding` hold the checks that a record is not enough for:
-`diagnose_model` makes them, which has the batches, the loss and the weights at hand. What cannot be
-told, or is harmless, and so is passed over, is said at the head of each.
+`inputs`, `outputs`, `peers`, `rounding` and `states` hold the checks that a record is not enough
+for: `diagnose_model` makes them, which has the batches, the loss and the weights at hand. What
+cannot be told, or is harmless, and so is passed over, is said at the head of each.
 """
 
 from __future__ import annotations

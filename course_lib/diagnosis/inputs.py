@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from course_lib.diagnosis.report import Finding
-from course_lib.diagnosis.thresholds import FEATURES_APART, INPUTS_SMALL
+from course_lib.diagnosis.thresholds import FEATURES_APART, INPUTS_SMALL, INPUTS_WARNING
 
 PER_FEATURE = ("BatchNorm", "InstanceNorm", "Normalization")
 """Kinds of layers that scale every feature by itself; Keras's `LayerNormalization` does not."""
@@ -91,6 +91,33 @@ def check_small(
             "The first layer gives little but its bias, and its gradient is as many times smaller; "
             "a normalization behind it does not bring back what is below its epsilon.",
             "standardized inputs: another unit, less the mean, divided by the standard deviation.",
+        )
+    ]  # fmt: skip
+
+
+def check_large(
+    inputs: Sequence[np.ndarray], first: np.ndarray | None, kind: str, where: str
+) -> list[Finding]:
+    """Return a finding if the inputs are large, and the first layer gets them so.
+
+    Arguments:
+        inputs: the arrays of one batch; of large inputs, the first layer has to get the same ones.
+        first: what the first layer with parameters gets, or None if that is not known.
+        kind: the class of that layer; a normalization divides by their size.
+        where: its name.
+    """
+    if first is None or "Norm" in kind or not np.issubdtype(first.dtype, np.floating):
+        return []
+    size = scale_of(first)
+    given = [scale_of(a) for a in inputs if np.issubdtype(a.dtype, np.floating)]
+    if not INPUTS_WARNING <= size < np.inf or not any(abs(s - size) < 1e-3 * size for s in given):
+        return []
+    return [
+        Finding(
+            "large_inputs", "warning", "the inputs are large", where, size, INPUTS_WARNING,
+            "They make every gradient of the first layer as much larger than the others, and "
+            "saturate what saturates.",
+            "standardized inputs (pixels: divided by 255, less their mean).",
         )
     ]  # fmt: skip
 

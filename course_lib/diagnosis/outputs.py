@@ -112,7 +112,12 @@ def _agree(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def check_output(
-    record: FlowRecord, output: np.ndarray, gradient: Gradient, *, mended: bool = False
+    record: FlowRecord,
+    output: np.ndarray,
+    gradient: Gradient,
+    *,
+    mended: bool = False,
+    sigmoid: bool = False,
 ) -> list[Finding]:
     """Return a finding if an output lies in [0, 1] by design and the loss takes it for logits.
 
@@ -121,11 +126,12 @@ def check_output(
         output: what the model gave in its first step, float64.
         gradient: of the loss, for outputs of this shape.
         mended: whether the loss looks behind the softmax and takes the logits after all.
+        sigmoid: whether the output is known to have passed a sigmoid, of no layer in the record.
     """
     if output.size == 0:
         return []
     axis = distribution_axis(output)
-    if axis is None and not is_sigmoid(record, output):
+    if axis is None and not (sigmoid or is_sigmoid(record, output)):
         return []
     own = "softmax" if axis is not None else "sigmoid"
     columns = output.ndim - 1 if axis is None else axis

@@ -15,7 +15,8 @@ SEVERITIES = ("problem", "warning", "info")
 
 CAUSES_FIRST = (
     "non_finite", "norm_overflow", "constant_inputs", "no_gradient", "activation_twice",
-    "unstable_training", "zero_weights", "zero_scale", "large_weights", "rescaled_layer",
+    "missing_statistics", "unstable_training", "zero_weights", "identical_units", "zero_scale",
+    "large_weights", "rescaled_layer",
     "small_inputs", "unequal_features", "rounded_updates", "large_update", "dead_units",
     "saturation", "saturated_attention", "large_recurrent_matrix", "stuck_gate", "large_inputs",
     "weights_decay", "strong_dropout", "large_outputs", "growing_signal", "exploding_gradient",

@@ -118,10 +118,11 @@ of them up."""
 ROUNDED_PROBLEM, ROUNDED_WARNING = 0.9, 0.5
 """Of a 16-bit matrix's entries that have a gradient: never moved in the whole trial. What is left
 learns, as a network with most of its weights frozen does."""
+MOMENTUM = 10.0
+"""So many times as large momentum of 0.9 makes the updates of equal gradients, in the long run."""
 RISING = 3.0
-"""The last update over the first, and the last gradient (momentum alone makes updates grow to ten
-times): behind a branch or a gain that begins at 0, what stands still at
-first is on its way."""
+"""The last update over the first, and the last gradient over the first: behind a branch or a gain
+that begins at 0, what stands still at first is on its way."""
 DECAY_WARNING = 0.01
 """Share of their size that all matrices lose in a step alike: gone by half in 69 steps. Usual rules
 (rate times decay) take 1e-5 to 1e-4."""

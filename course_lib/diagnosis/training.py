@@ -14,6 +14,7 @@ from course_lib.diagnosis.thresholds import (
     DECAY_ALIKE,
     DECAY_WARNING,
     DRAWN_FAIRLY,
+    MOMENTUM,
     RISING,
     SPIKE,
     STILL_BRANCH,
@@ -114,10 +115,15 @@ def drawn_small(record: FlowRecord, columns: list[int], ratios: np.ndarray) -> s
     return found
 
 
-def is_rising(values: np.ndarray) -> bool:
+def is_rising(values: np.ndarray, factor: float = RISING) -> bool:
     """Return whether what a weight shows grows from the first step to the last."""
     known = values[np.isfinite(values)]
-    return bool(len(known) > 1 and known[-1] > RISING * known[0])
+    return bool(len(known) > 1 and known[-1] > factor * known[0])
+
+
+def is_on_its_way(updates: np.ndarray, gradients: np.ndarray) -> bool:
+    """Return whether a weight's updates grow, by more than momentum makes of equal gradients."""
+    return is_rising(updates) and (is_rising(gradients) or is_rising(updates, MOMENTUM))
 
 
 def check_decay(record: FlowRecord) -> list[Finding]:
@@ -171,15 +177,18 @@ def weigh_updates(record: FlowRecord, columns: list[int], ratios: np.ndarray) ->
     within = [k for k in columns if record.parameter_layers[k] in taken]
     if record.gains is not None:
         small = [k for k in columns if k not in within and record.gains[k] < DRAWN_FAIRLY]
-        weighed[small] *= record.gains[small] / DRAWN_FAIRLY
+        grown = record.weight_norms[:, small] / record.weight_norms[0, small]
+        shares = np.minimum(1.0, record.gains[small] * grown / DRAWN_FAIRLY)
+        steps = record.update_ratios[:, small] * shares
+        weighed[small] = typical(steps[np.any(record.update_ratios > 0, axis=1)])
     if 2 * np.sum(weighed[columns] >= UPDATE_WARNING) < len(columns):
         weighed[within] = np.minimum(weighed[within], UPDATE_WARNING / 2)
     return weighed
 
 
-def on_quiet_branches(record: FlowRecord, still: list[int], ratios: np.ndarray) -> bool:
-    """Return whether all these matrices lie on branches that hardly any gradient comes back to,
-    and some matrix that runs before them moves: it gets its gradient past them.
+def on_quiet_branches(record: FlowRecord, still: list[int], ratios: np.ndarray) -> list[int]:
+    """Return which of these matrices lie on branches that hardly any gradient comes back to, while
+    some matrix that runs before them moves: it gets its gradient past them.
     """
     order = [name.split("#")[0] for name in record.layers]
     place = {name: k for k, name in reversed(list(enumerate(order)))}
@@ -187,10 +196,12 @@ def on_quiet_branches(record: FlowRecord, still: list[int], ratios: np.ndarray) 
     moving = [place[record.parameter_layers[p]] for p, rank in enumerate(record.parameter_ranks)
               if rank >= 2 and ratios[p] >= UPDATE_STILL
               and record.parameter_layers[p] in place]  # fmt: skip
+    if not moving:
+        return []
+    usual = np.nanmedian(norms[moving])
     places = [place.get(record.parameter_layers[k], -1) for k in still]
-    return bool(moving) and min(places) > min(moving) and all(
-        norms[k] <= STILL_BRANCH * np.nanmedian(norms[moving]) for k in places
-    )  # fmt: skip
+    return [k for k, j in zip(still, places, strict=True)
+            if j > min(moving) and norms[j] <= STILL_BRANCH * usual]  # fmt: skip
 
 
 def check_updates(record: FlowRecord) -> list[Finding]:
@@ -222,11 +233,15 @@ def check_updates(record: FlowRecord) -> list[Finding]:
             )
         )  # fmt: skip
     still = [k for k in columns if 0 < ratios[k] < UPDATE_STILL
-             and not (is_rising(record.update_ratios[moved, k])
-                      and is_rising(record.weight_grad_norms[moved, k]))]  # fmt: skip
+             and not is_on_its_way(record.update_ratios[moved, k],
+                                   record.weight_grad_norms[moved, k])]  # fmt: skip
     if still:
+        branches = on_quiet_branches(record, still, ratios)
+        quiet = len(branches) == len(still)
+        if not quiet:
+            still = [k for k in still if k not in branches]
         k = min(still, key=lambda k: ratios[k])
-        lost, quiet = ratios[k] < UPDATE_LOST, on_quiet_branches(record, still, ratios)
+        lost = ratios[k] < UPDATE_LOST
         why = "At this rate a weight needs a million steps to change by its size."
         remedy = "see the finding on vanishing gradients, if there is one; else a larger rate."
         if lost:

@@ -84,6 +84,7 @@ def diagnose_model(
         )
         shown = check_trial(record, trial.model, trial.batches, trial.loss, trial.first,
                             trial.rounding, losses)  # fmt: skip
+        shown += trial.check_states()
     report = diagnose(record, *profiles).with_findings(shown)
     rates = {float(group["lr"]) for group in rule.param_groups}
     sentence = describe_trial(

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from course_lib.diagnosis import Finding
-from course_lib.diagnosis.inputs import check_alike, check_features, check_small
+from course_lib.diagnosis.depth import check_inputs
+from course_lib.diagnosis.inputs import check_alike, check_features, check_large, check_small
 from course_lib.diagnosis.outputs import check_first_loss, check_output
 from course_lib.diagnosis.peers import check_peers
 from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
@@ -59,6 +60,7 @@ class FirstPass:
         module, name: that layer, None until it is called.
         given: its input, None if there is no tensor among its arguments.
         output: what the model returned, if it is a dense tensor of real numbers.
+        sigmoid: whether a sigmoid was the last thing done to it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -66,6 +68,7 @@ class FirstPass:
         self.module, self.name = None, ""
         self.given: torch.Tensor | None = None
         self.output: torch.Tensor | None = None
+        self.sigmoid = False
 
     def __enter__(self) -> FirstPass:
         self._handles = [
@@ -93,6 +96,8 @@ class FirstPass:
     def _leave(self, module: nn.Module, args: tuple, output: object) -> None:
         if isinstance(output, torch.Tensor) and output.is_floating_point():
             self.output = output.detach().clone()
+            node = output.grad_fn
+            self.sigmoid = node is not None and graph.activation_of(node) == "sigmoid"
 
     @property
     def axis(self) -> int:
@@ -148,6 +153,7 @@ def check_trial(
     found = [
         *check_alike([x for x, _ in split], [y for _, y in split]),
         *check_small(split[0][0], given, first.name),
+        *(() if check_inputs(record) else check_large(split[0][0], given, kind, first.name)),
         *check_features(given, first.axis, kind, first.name),
         *check_peers(record, {name: p.numel() for name, p in model.named_parameters()}),
         *check_loss_value(record, losses),
@@ -161,7 +167,7 @@ def check_trial(
         output, judge = as_array(first.output).astype(np.float64), LossOnTrial(
             loss, first.output, batches[0][1]
         )  # fmt: skip
-        found += check_output(record, output, judge.gradient)
+        found += check_output(record, output, judge.gradient, sigmoid=first.sigmoid)
         found += check_first_loss(record, output, judge.gradient, judge.value)
     return found
 

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from course_lib.diagnosis.gains import measure_gains
+from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.states import check_identical, check_statistics
 from course_lib.diagnosis.trial import FirstCall
 from course_lib.monitoring import FlowRecord
 from course_lib.pytorch.batches import Batch, call_model, read_batches
@@ -22,7 +24,12 @@ from course_lib.pytorch.model_profiles import profile_recurrent_layers, recurren
 from course_lib.pytorch.monitor import GradientFlowMonitor
 from course_lib.pytorch.randomness import seed_generators
 from course_lib.pytorch.trial_facts import FirstPass, RoundingWatch, list_tensors
-from course_lib.pytorch.trial_weights import NormalizedWatch, fans_in
+from course_lib.pytorch.trial_weights import (
+    NormalizedWatch,
+    fans_in,
+    find_identical,
+    find_unused_statistics,
+)
 
 
 class Trial:
@@ -51,6 +58,8 @@ class Trial:
         if any(is_lazy(p) for p in self.model.parameters()):
             with torch.no_grad():  # the first pass gives lazy layers their shapes
                 self.call(self.model, self.batches[0][0])
+        self.identical = find_identical(self.model)
+        self.unused_statistics = find_unused_statistics(self.model)
         if not any(p.requires_grad for p in self.model.parameters()):
             raise ValueError("`model` must have a parameter that requires a gradient.")
 
@@ -178,6 +187,10 @@ class Trial:
         norms = record.weight_norms[0]
         gains = measure_gains(record.parameters, norms, fans_in(self.model), sizes)
         return replace(record, normalized=self.normalized.layers, gains=gains)
+
+    def check_states(self) -> list[Finding]:
+        """Return what was wrong with the model's own state before the first step."""
+        return [*check_identical(*self.identical), *check_statistics(*self.unused_statistics)]
 
     def profile_layers(self) -> list[dict]:
         """Return the profiles over time of the recurrent layers, as far as they can be taken."""

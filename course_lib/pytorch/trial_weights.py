@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from course_lib.pytorch import graph
 
@@ -32,6 +33,41 @@ def fans_in(model: nn.Module) -> dict[str, int]:
             elif own == "weight" and type(module).__name__ == "Conv1D":
                 found[full] = len(p)  # a dense layer of transformers, transposed
     return found
+
+
+@torch.no_grad()
+def find_identical(model: nn.Module) -> tuple[list[str], int]:
+    """Return the matrices whose rows are all the same and not 0, and how many have several rows.
+
+    Dense and convolutional layers with more than one input: a filter of each channel for itself
+    may well be the same for all.
+    """
+    alike, count = [], 0
+    for name, module in model.named_modules():
+        if not isinstance(module, ROWS_ARE_OUTPUTS[:4]) or module.weight.ndim < 2:
+            continue
+        weight = module.weight.detach()
+        if len(weight) < 2 or weight.shape[1] < 2 or is_lazy(module.weight):
+            continue
+        count += 1
+        if torch.equal(weight[1], weight[0]) and bool((weight == weight[:1]).all()):
+            alike += [f"{name}.weight".lstrip(".")] if weight[0].any() else []
+    return alike, count
+
+
+def find_unused_statistics(model: nn.Module) -> tuple[list[str], int]:
+    """Return the batch normalizations in evaluation mode whose statistics are as they begin, and
+    how many batch normalizations there are.
+    """
+    found = {
+        name: m for name, m in model.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_var is not None
+    }  # fmt: skip
+    unused = [
+        name for name, m in found.items()
+        if not m.training and not m.running_mean.any() and bool((m.running_var == 1).all())
+    ]  # fmt: skip
+    return unused, len(found)
 
 
 class NormalizedWatch:

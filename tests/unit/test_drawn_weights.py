@@ -10,11 +10,16 @@ import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from course_lib.diagnosis.gains import check_gains  # noqa: E402
+from course_lib.diagnosis.states import check_identical  # noqa: E402
 from course_lib.diagnosis.training import check_updates  # noqa: E402
 from course_lib.flow_recorder import FlowRecorder  # noqa: E402
 from course_lib.monitoring import ParameterState, Sample, Site  # noqa: E402
 from course_lib.pytorch import diagnose_model  # noqa: E402
-from course_lib.pytorch.trial_weights import NormalizedWatch, fans_in  # noqa: E402
+from course_lib.pytorch.trial_weights import (  # noqa: E402
+    NormalizedWatch,
+    fans_in,
+    find_identical,
+)
 
 X = torch.randn(16, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(16) % 4
@@ -222,3 +227,67 @@ def test_momentum_alone_is_no_rise():
     report = diagnose_model(model, X, Y, loss=lambda out, y: 1e-9 * F.cross_entropy(out, y),
                             steps=4, optimizer=sgd)  # fmt: skip
     assert report.codes[0] == "standing_still"
+
+
+# The model's own state ---------------------------------------------------------------------
+
+
+def test_units_drawn_alike_are_named_and_one_layer_of_them_is_harmless():
+    def codes(*places):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(300, 16), nn.Tanh(), nn.Linear(16, 16),
+                              nn.Tanh(), nn.Linear(16, 4))  # fmt: skip
+        for k in places:
+            nn.init.constant_(model[k].weight, 0.05)
+        return [(f.code, f.where) for f in trial(model) if f.code == "identical_units"]
+
+    assert codes() == codes(3) == []
+    assert codes(1, 3, 5) == codes(1, 3) == [("identical_units", "1.weight")]
+    assert check_identical(["a", "b"], 5) == []
+    assert find_identical(nn.Conv2d(8, 8, 3, groups=8)) == ([], 0)
+    zero = nn.Linear(4, 4)
+    nn.init.zeros_(zero.weight)
+    assert find_identical(zero) == ([], 1)
+
+
+def test_normalizations_in_evaluation_mode_need_statistics():
+    model = convolutional()
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    assert told(trial(model)[:1]) == [("warning", "missing_statistics", "1")]
+    model.train()
+    model(X)
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    assert "missing_statistics" not in [f.code for f in trial(model)]  # fixed, with statistics
+    assert "missing_statistics" not in [f.code for f in trial(convolutional().eval())]
+
+
+def test_a_sigmoid_that_no_layer_is_known_for():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(300, 4))
+    model.register_forward_hook(lambda module, args, output: output.sigmoid())
+    assert [f.code for f in trial(model)] == ["activation_twice"]
+
+
+def test_large_inputs_of_a_layer_that_makes_them_small():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(300, 16), nn.Tanh(), nn.Linear(16, 4))
+    with torch.no_grad():
+        model[1].weight.mul_(0.1)
+    report = diagnose_model(model, 255 * X.abs(), Y, loss=F.cross_entropy, steps=2)
+    assert [f.where for f in report.findings if f.code == "large_inputs"] == ["1"]
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(300), nn.Linear(300, 4))
+    report = diagnose_model(model, 255 * X.abs(), Y, loss=F.cross_entropy, steps=2)
+    assert "large_inputs" not in report.codes
+
+
+def test_the_gain_of_a_weight_grows_with_it():
+    """Adam at a rate a thousand times too large, on matrices drawn small."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), *(nn.Linear(300, 300) for _ in range(3)))
+    for module in model[1:]:
+        nn.init.normal_(module.weight, std=0.005)
+    found = trial(model, learning_rate=1.0)
+    assert {"large_update", "non_finite"} & {f.code for f in found}
