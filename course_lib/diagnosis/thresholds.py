@@ -108,9 +108,9 @@ UPDATE_LOST = 6e-8
 UPDATE_STILL = 1e-6
 """A million steps to change a weight by its own size."""
 STILL_BRANCH = 1e-2
-"""Gradient at the output of what stands still over the usual one, below which it lies on a branch
-that next to nothing comes back through, while what runs before it gets its gradient past it:
-blocks scaled by 1e-6 on purpose, or queries and keys while attention is still even."""
+"""Of what is usual where weights move: the gradient at the output of what stands still, below which
+it lies on a branch (a block scaled by 1e-6 on purpose, attention that is still even); or else its
+update over its gradient, above which it is the gradient that is small, and not the rate."""
 STILL_SHARE = 0.1
 """Of the weight matrices. One layer in a large network may have next to no gradient on a small
 batch, as attention over four positions has; a rate too small, or a vanishing gradient, holds more

@@ -187,21 +187,32 @@ def weigh_updates(record: FlowRecord, columns: list[int], ratios: np.ndarray) ->
 
 
 def on_quiet_branches(record: FlowRecord, still: list[int], ratios: np.ndarray) -> list[int]:
-    """Return which of these matrices lie on branches that hardly any gradient comes back to, while
-    some matrix that runs before them moves: it gets its gradient past them.
+    """Return which of these matrices get hardly any gradient, while some that runs before them
+    moves: it gets its gradient past them.
+
+    Told by the gradient at what the layer gives; or else, if no more than half of the matrices stand
+    still, by the update over the gradient: under plain rules that is the rate, and as large for
+    what stands still as for what moves.
     """
     order = [name.split("#")[0] for name in record.layers]
     place = {name: k for k, name in reversed(list(enumerate(order)))}
-    norms = typical(record.activation_grad_norms)
-    moving = [place[record.parameter_layers[p]] for p, rank in enumerate(record.parameter_ranks)
-              if rank >= 2 and ratios[p] >= UPDATE_STILL
+    norms, grads = typical(record.activation_grad_norms), typical(record.weight_grad_norms)
+    moving = [p for p, rank in enumerate(record.parameter_ranks)
+              if rank >= 2 and ratios[p] >= UPDATE_STILL and grads[p] > 0
               and record.parameter_layers[p] in place]  # fmt: skip
     if not moving:
         return []
-    usual = np.nanmedian(norms[moving])
-    places = [place.get(record.parameter_layers[k], -1) for k in still]
-    return [k for k, j in zip(still, places, strict=True)
-            if j > min(moving) and norms[j] <= STILL_BRANCH * usual]  # fmt: skip
+    rates = ratios * typical(record.weight_norms) / np.where(grads > 0, grads, np.inf)
+    few = 2 * len(still) <= sum(rank >= 2 for rank in record.parameter_ranks)
+    usual = np.nanmedian([norms[place[record.parameter_layers[p]]] for p in moving])
+    first = min(place[record.parameter_layers[p]] for p in moving)
+    return [
+        k for k in still
+        if (j := place.get(record.parameter_layers[k], len(order))) > first and (
+            (j < len(order) and norms[j] <= STILL_BRANCH * usual)
+            or (few and rates[k] >= STILL_BRANCH * np.median(rates[moving]))
+        )
+    ]  # fmt: skip
 
 
 def check_updates(record: FlowRecord) -> list[Finding]:
@@ -248,8 +259,8 @@ def check_updates(record: FlowRecord) -> list[Finding]:
             why = "Relative updates below half a unit in the last place are rounded away."
         if quiet:
             why = (
-                "They lie on branches through which hardly any gradient comes back (scaled by a "
-                "tiny number, or attention that is still even), and layers before them learn."
+                "Hardly any gradient reaches them, though layers before them get theirs: branches "
+                "scaled by a tiny number, or attention that is still even."
             )
             remedy = "Adam, which divides by the gradient's size; else a larger scale, or time."
         few = len(still) < STILL_SHARE * len(columns) or quiet

@@ -291,3 +291,21 @@ def test_the_gain_of_a_weight_grows_with_it():
         nn.init.normal_(module.weight, std=0.005)
     found = trial(model, learning_rate=1.0)
     assert {"large_update", "non_finite"} & {f.code for f in found}
+
+
+def test_what_stands_still_by_its_small_gradient_is_told_from_a_small_rate():
+    def report(rates, gradients):
+        recorder = FlowRecorder(framework="NumPy", every=1, max_records=9, share=0.1)
+        for step in range(3):
+            sites = [Site(f"l{k}", "Linear", None, 64, 1, 8.0, 1.0) for k in range(len(rates))]
+            states = [ParameterState(f"l{k}.weight", f"l{k}", 2, True, g, 1.0, g * rate)
+                      for k, (rate, g) in enumerate(
+                          zip(rates, gradients, strict=True))]  # fmt: skip
+            recorder.add(Sample(step, sites, states))
+        return [f.severity for f in check_updates(recorder.record())]
+
+    small = [1.0, 1.0, 1e-6, 1.0, 1.0]
+    assert report([1e-3] * 5, small) == ["info"]
+    assert report([1e-3, 1e-3, 1e-9, 1e-3, 1e-3], np.ones(5)) == ["problem"]
+    assert report([1e-3] * 5, [1.0, *[1e-6] * 4]) == ["problem"]  # most of them: not a branch
+    assert report([1e-3] * 5, [1e-6, 1e-6, 1.0, 1.0, 1.0]) == ["problem"]  # vanishing
