@@ -44,7 +44,7 @@ def depth_trend(norms: np.ndarray) -> float:
     if np.all(norms[places] > 0):
         near = np.median(slopes[j - i <= max(2, len(places) // 3)])
         slope = 0.0 if near * slope <= 0 else np.sign(slope) * min(abs(slope), abs(near))
-    return float(-slope * (len(places) - 1))
+    return float(-slope * (len(places) - 1)) + 0.0  # no minus in front of a zero
 
 
 def main_path(
