@@ -1,7 +1,8 @@
 """From what was measured to what is wrong, where, and what to do: `diagnose` and its report.
 
 `thresholds` says what is compared with what; `depth`, `local`, `gains`, `zeros`, `training`,
-`connections`, `units` and `inspections` hold the checks; `report` holds what comes of them.
+`accumulation`, `connections`, `units` and `inspections` hold the checks; `report` holds what comes
+of them.
 `inputs`, `outputs`, `peers`, `rounding` and `states` hold the checks that a record is not enough
 for: `diagnose_model` makes them, which has the batches, the loss and the weights at hand. What
 cannot be told, or is harmless, and so is passed over, is said at the head of each.
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from course_lib.diagnosis.accumulation import check_accumulation
 from course_lib.diagnosis.connections import check_connections
 from course_lib.diagnosis.depth import (
     check_depth,
@@ -99,7 +101,7 @@ def diagnose_record(record: FlowRecord) -> list[Finding]:
     if len(sound) == 0:
         return found
     checks = (check_inputs, check_weights, check_exact_zeros, check_depth, check_time, check_units,
-              check_updates, check_decay, check_connections)  # fmt: skip
+              check_updates, check_accumulation, check_decay, check_connections)  # fmt: skip
     return found + put_growth_first([f for check in checks for f in check(sound)], sound)
 
 

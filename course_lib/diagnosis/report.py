@@ -15,10 +15,10 @@ SEVERITIES = ("problem", "warning", "info")
 
 CAUSES_FIRST = (
     "non_finite", "norm_overflow", "constant_inputs", "no_gradient", "activation_twice",
-    "missing_statistics", "unstable_training", "zero_weights", "identical_units", "zero_scale",
-    "large_weights", "rescaled_layer",
-    "small_inputs", "unequal_features", "rounded_updates", "large_update", "dead_units",
-    "saturation", "saturated_attention", "large_recurrent_matrix", "stuck_gate", "large_inputs",
+    "accumulating_gradients", "missing_statistics", "unstable_training", "zero_weights",
+    "identical_units", "zero_scale", "large_weights", "rescaled_layer", "small_inputs",
+    "unequal_features", "rounded_updates", "large_update", "dead_units", "saturation",
+    "saturated_attention", "large_recurrent_matrix", "stuck_gate", "large_inputs",
     "weights_decay", "strong_dropout", "large_outputs", "growing_signal", "exploding_gradient",
 )  # fmt: skip
 """What is more often a cause than a consequence; what is not named here comes after these."""

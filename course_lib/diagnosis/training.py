@@ -190,9 +190,9 @@ def on_quiet_branches(record: FlowRecord, still: list[int], ratios: np.ndarray) 
     """Return which of these matrices get hardly any gradient, while some that runs before them
     moves: it gets its gradient past them.
 
-    Told by the gradient at what the layer gives; or else, if no more than half of the matrices stand
-    still, by the update over the gradient: under plain rules that is the rate, and as large for
-    what stands still as for what moves.
+    Told by the gradient at what the layer gives; or else, if no more than half of the matrices
+    stand still, by the update over the gradient: under plain rules that is the rate, and as large
+    for what stands still as for what moves.
     """
     order = [name.split("#")[0] for name in record.layers]
     place = {name: k for k, name in reversed(list(enumerate(order)))}
