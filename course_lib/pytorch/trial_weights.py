@@ -32,7 +32,21 @@ def fans_in(model: nn.Module) -> dict[str, int]:
                 found[full] = p[0].numel()
             elif own == "weight" and type(module).__name__ == "Conv1D":
                 found[full] = len(p)  # a dense layer of transformers, transposed
+            elif own == "weight" and _is_dense(module):
+                found[full] = p.shape[1]
     return found
+
+
+def _is_dense(module: nn.Module) -> bool:
+    """Return whether a module of another library has a matrix of outputs by inputs, by its names
+    for their numbers.
+    """
+    weight = module._parameters.get("weight")
+    sizes = [
+        (getattr(module, f"out_{kind}", None), getattr(module, f"in_{kind}", None))
+        for kind in ("features", "channels")
+    ]
+    return weight is not None and not is_lazy(weight) and tuple(weight.shape) in sizes
 
 
 @torch.no_grad()
@@ -44,10 +58,14 @@ def find_identical(model: nn.Module) -> tuple[list[str], int]:
     """
     alike, count = [], 0
     for name, module in model.named_modules():
-        if not isinstance(module, ROWS_ARE_OUTPUTS[:4]) or module.weight.ndim < 2:
+        weight = module._parameters.get("weight")
+        turned = type(module).__name__ == "Conv1D"
+        if weight is None or is_lazy(weight) or not (
+            turned or isinstance(module, ROWS_ARE_OUTPUTS[:4]) or _is_dense(module)
+        ):
             continue
-        weight = module.weight.detach()
-        if len(weight) < 2 or weight.shape[1] < 2 or is_lazy(module.weight):
+        weight = weight.detach().t() if turned else weight.detach()
+        if weight.ndim < 2 or len(weight) < 2 or weight.shape[1] < 2:
             continue
         count += 1
         if torch.equal(weight[1], weight[0]) and bool((weight == weight[:1]).all()):

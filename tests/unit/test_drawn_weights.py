@@ -309,3 +309,18 @@ def test_what_stands_still_by_its_small_gradient_is_told_from_a_small_rate():
     assert report([1e-3, 1e-3, 1e-9, 1e-3, 1e-3], np.ones(5)) == ["problem"]
     assert report([1e-3] * 5, [1.0, *[1e-6] * 4]) == ["problem"]  # most of them: not a branch
     assert report([1e-3] * 5, [1e-6, 1e-6, 1.0, 1.0, 1.0]) == ["problem"]  # vanishing
+
+
+class Dense(nn.Module):
+    """A dense layer as another library writes it."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.in_channels, self.out_channels = inputs, outputs
+        self.weight = nn.Parameter(torch.full((outputs, inputs), 0.1))
+
+
+def test_dense_layers_of_other_libraries_are_known_by_their_sizes():
+    model = nn.Sequential(Dense(5, 3), nn.Bilinear(2, 3, 4))
+    assert fans_in(model) == {"0.weight": 5}
+    assert find_identical(model) == (["0.weight"], 1)
