@@ -34,6 +34,10 @@ EXPECTED = {
     "gate +20": ("stuck_gate",),
     "gate -20": ("stuck_gate",),
     "weights x20": ("stuck_gate", "large_recurrent_matrix"),
+    "std 1": ("large_weights", "rescaled_layer", "large_recurrent_matrix", "stuck_gate"),
+    "alike": ("identical_units",),
+    "norm x100": ("rescaled_layer",),
+    "statistics": ("missing_statistics",),
 }  # fmt: skip
 
 

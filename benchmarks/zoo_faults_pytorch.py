@@ -110,6 +110,8 @@ def break_model(model, given, name, fault):
         return ["body_l0"]
     if fault in ("healthy", "rate x1000"):
         return None
+    if fault in DRAWN_FAULTS:
+        return draw_badly(model, modules, order, fault)
     if fault in DATA_FAULTS:
         return change_data(model, given, fault)
     if fault == "no skips":
@@ -157,6 +159,38 @@ def break_model(model, given, name, fault):
         return False  # normalization, of the signal or of the weights, takes the factor back
     layer.weight *= float(fault[1:])
     return [where]
+
+
+DRAWN_FAULTS = ("std 1", "alike", "norm x100", "statistics")
+
+
+def draw_badly(model, modules, order, fault):
+    """Draw all weights too large or alike, one in front of a normalization too large, or keep
+    normalizations in evaluation mode without statistics.
+    """
+    if fault == "std 1":
+        for p in model.parameters():
+            if p.ndim > 1:
+                p.normal_()
+        return None
+    found = [n for n in order if isinstance(modules[n], MATRICES)]
+    if fault == "alike":
+        for n in found:
+            modules[n].weight.fill_(0.05)
+        return None if len(found) > 3 else False
+    if fault == "norm x100":
+        places = [n for n, after in pairwise(order) if n in found and isinstance(
+            modules[after], NORMS[:1])]  # fmt: skip
+        if len(places) < 4:
+            return False
+        where = places[len(places) // 2]
+        modules[where].weight *= 100
+        return [where]
+    norms = [m for m in modules.values() if isinstance(m, NORMS[0])]
+    for m in norms:
+        m.eval()
+        m.reset_running_stats()
+    return None if norms else False
 
 
 DATA_FAULTS = ("inputs x1000", "inputs x1e-6", "inputs alike", "channel x1e4", "softmax twice",

@@ -11,7 +11,7 @@ from torch import nn  # noqa: E402
 
 from course_lib.diagnosis.gains import check_gains  # noqa: E402
 from course_lib.diagnosis.states import check_identical  # noqa: E402
-from course_lib.diagnosis.training import check_updates  # noqa: E402
+from course_lib.diagnosis.training import check_updates, normalized_layers  # noqa: E402
 from course_lib.flow_recorder import FlowRecorder  # noqa: E402
 from course_lib.monitoring import ParameterState, Sample, Site  # noqa: E402
 from course_lib.pytorch import diagnose_model  # noqa: E402
@@ -324,3 +324,11 @@ def test_dense_layers_of_other_libraries_are_known_by_their_sizes():
     model = nn.Sequential(Dense(5, 3), nn.Bilinear(2, 3, 4))
     assert fans_in(model) == {"0.weight": 5}
     assert find_identical(model) == (["0.weight"], 1)
+
+
+def test_a_monitor_goes_by_what_runs_next():
+    kinds = ("Conv2d", "BatchNorm2d", "Linear", "LayerNorm", "Conv2d", "BatchNormalization")
+    known = record([1e-3] * 6)
+    assert normalized_layers(known) == set()
+    assert normalized_layers(replace(known, normalized=None, kinds=kinds)) == {"l0", "l4"}
+    assert normalized_layers(replace(known, normalized=("l2",), kinds=kinds)) == {"l2"}
