@@ -91,8 +91,10 @@ def takes_softmax(gradient: Gradient, shape: tuple[int, ...], axis: int) -> bool
         along = np.sum(moved * wanted, axis=-1)[used]
         if not used.any() or np.any(along < ALIGNED * (size * unit)[used]):
             return False
-        factors.append(np.where(used, size / unit, 0.0))
-    return _agree(*factors)
+        far = unit > 1e-2 * unit.max()  # where the two made-up rows are alike, nothing can be told
+        factors.append(np.where(far, np.where(used, size, 0.0) / np.where(far, unit, 1.0), np.nan))
+    told = np.isfinite(factors[0] + factors[1])
+    return _agree(factors[0][told], factors[1][told])
 
 
 def takes_sigmoid(gradient: Gradient, shape: tuple[int, ...]) -> bool:
@@ -134,13 +136,12 @@ def check_output(
     if axis is None and not (sigmoid or is_sigmoid(record, output)):
         return []
     own = "softmax" if axis is not None else "sigmoid"
-    columns = output.ndim - 1 if axis is None else axis
-    if output.ndim > 1 and output.shape[columns] > 1 and takes_softmax(
-        gradient, output.shape, columns
-    ):  # fmt: skip
+    likely = (axis,) if axis is not None else (output.ndim - 1, 1)  # classes of pixels: axis 1
+    for columns in dict.fromkeys(likely) if output.ndim > 1 else ():
         count = output.shape[columns]
-        floor = float(np.log1p((count - 1) / np.e))
-        return [_finding(name_output(record, output), own, "softmax", floor, mended)]
+        if count > 1 and takes_softmax(gradient, output.shape, columns):
+            floor = float(np.log1p((count - 1) / np.e))
+            return [_finding(name_output(record, output), own, "softmax", floor, mended)]
     if takes_sigmoid(gradient, output.shape):
         return [_finding(name_output(record, output), own, "sigmoid", float(np.log(2)), mended)]
     return []

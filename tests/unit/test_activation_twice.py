@@ -233,3 +233,13 @@ def test_sound_pairs_of_output_and_loss_in_keras(tail, loss, targets):
     report = report_keras(*tail, loss=loss, targets=targets)
     assert told(report) == []
     assert alarms(report) == []
+
+
+def test_of_many_rows_some_made_up_ones_are_alike_by_chance():
+    labels = RNG.integers(0, 2, size=(2, 64, 64))
+
+    def gradient(values):
+        return (softmax(values, 1) - (labels[:, None] == np.arange(2)[:, None, None])) / labels.size
+
+    assert takes_softmax(gradient, (2, 2, 64, 64), 1)
+    assert not takes_softmax(gradient, (2, 2, 64, 64), 3)

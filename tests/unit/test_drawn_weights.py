@@ -269,6 +269,11 @@ def test_a_sigmoid_that_no_layer_is_known_for():
     model = nn.Sequential(nn.Flatten(), nn.Linear(300, 4))
     model.register_forward_hook(lambda module, args, output: output.sigmoid())
     assert [f.code for f in trial(model)] == ["activation_twice"]
+    pixels = nn.Conv2d(3, 4, 3, padding=1)
+    pixels.register_forward_hook(lambda module, args, output: output.sigmoid())
+    report = diagnose_model(pixels, X, Y[:, None, None].expand(16, 10, 10).contiguous(), steps=2,
+                            loss=F.cross_entropy)  # fmt: skip
+    assert report.codes[0] == "activation_twice"
 
 
 def test_large_inputs_of_a_layer_that_makes_them_small():
