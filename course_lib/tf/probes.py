@@ -207,6 +207,9 @@ class Trace:
         """Measure gradients and weights, let the optimizer apply, and measure the updates."""
         grads = list(grads)
         moved = list(optimizer._trainable_variables if variables is None else variables)
+        if not optimizer.built:  # behind what is measured, XLA could not lift its variables out
+            with keras.name_scope(optimizer.name):
+                optimizer.build(moved)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
             self.packer.scalar(self, "gradient_scale", scale)

@@ -63,12 +63,13 @@ def test_fit_gives_bit_identical_weights(options):
     assert_untouched(two)
 
 
-def test_a_step_compiled_by_xla_is_bit_identical():
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_a_step_compiled_by_xla_is_bit_identical(rule):
     def tiny():
         keras.utils.set_random_seed(0)
         model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(4, "relu"),
                                   keras.layers.Dense(1)])  # fmt: skip
-        model.compile(optimizer="sgd", loss="mse", jit_compile=True)
+        model.compile(optimizer=rule, loss="mse", jit_compile=True)
         return model
 
     monitor = GradientFlowMonitor(every=2)
