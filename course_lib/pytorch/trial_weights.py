@@ -53,23 +53,21 @@ def _is_dense(module: nn.Module) -> bool:
 def find_identical(model: nn.Module) -> tuple[list[str], int]:
     """Return the matrices whose rows are all the same and not 0, and how many have several rows.
 
-    Dense and convolutional layers with more than one input: a filter of each channel for itself
-    may well be the same for all.
+    Of layers with more than one input: a filter of each channel for itself may well be the same for
+    all.
     """
-    alike, count = [], 0
+    alike, count, known = [], 0, fans_in(model)
     for name, module in model.named_modules():
-        weight = module._parameters.get("weight")
-        turned = type(module).__name__ == "Conv1D"
-        if weight is None or is_lazy(weight) or not (
-            turned or isinstance(module, ROWS_ARE_OUTPUTS[:4]) or _is_dense(module)
-        ):
-            continue
-        weight = weight.detach().t() if turned else weight.detach()
-        if weight.ndim < 2 or len(weight) < 2 or weight.shape[1] < 2:
-            continue
-        count += 1
-        if torch.equal(weight[1], weight[0]) and bool((weight == weight[:1]).all()):
-            alike += [f"{name}.weight".lstrip(".")] if weight[0].any() else []
+        for own, p in module._parameters.items():
+            full = f"{name}.{own}".lstrip(".")
+            if full not in known or isinstance(module, nn.Embedding) or is_lazy(p):
+                continue
+            rows = p.detach().t() if type(module).__name__ == "Conv1D" else p.detach()
+            if len(rows) < 2 or rows.shape[1] < 2:
+                continue
+            count += 1
+            if torch.equal(rows[1], rows[0]) and bool((rows == rows[:1]).all()) and rows[0].any():
+                alike.append(full)
     return alike, count
 
 

@@ -244,6 +244,10 @@ def test_units_drawn_alike_are_named_and_one_layer_of_them_is_harmless():
     assert codes() == codes(3) == []
     assert codes(1, 3, 5) == codes(1, 3) == [("identical_units", "1.weight")]
     assert check_identical(["a", "b"], 5) == []
+    cell = nn.LSTM(4, 3)
+    for p in cell.parameters():
+        nn.init.constant_(p, 0.05)
+    assert find_identical(cell) == (["weight_ih_l0", "weight_hh_l0"], 2)
     assert find_identical(nn.Conv2d(8, 8, 3, groups=8)) == ([], 0)
     zero = nn.Linear(4, 4)
     nn.init.zeros_(zero.weight)
