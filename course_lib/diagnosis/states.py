@@ -49,10 +49,11 @@ def check_statistics(unused: Sequence[str], count: int) -> list[Finding]:
         return []
     return [
         Finding(
-            "missing_statistics", "warning",
+            "missing_statistics", "problem",
             f"{len(unused)} of {count} batch normalizations are in evaluation mode, with the "
             "statistics that they begin with", unused[0], float(len(unused)), 0.0,
             "They subtract 0 and divide by 1: the network trains as without them.",
-            "training mode (train() after eval()); to keep them fixed, statistics from data first.",
+            "training mode (train() after eval(); trainable = True in Keras); to keep them fixed, "
+            "statistics from data first.",
         )
     ]  # fmt: skip

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from course_lib.diagnosis import Finding
-from course_lib.diagnosis.inputs import check_alike, check_features, check_small
+from course_lib.diagnosis.depth import check_inputs
+from course_lib.diagnosis.inputs import check_alike, check_features, check_large, check_small
 from course_lib.diagnosis.outputs import check_first_loss, check_output
 from course_lib.diagnosis.peers import check_peers
 from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
@@ -142,6 +143,7 @@ def check_model(
     return [
         *check_alike([x for x, _ in split], [y for _, y in split]),
         *check_small(split[0][0], given, first.name),
+        *(() if check_inputs(record) else check_large(split[0][0], given, kind, first.name)),
         *check_features(given, first.axis, kind, first.name),
         *check_peers(record, {names[id(v)][0]: int(np.prod(v.shape)) for v in model.weights}),
         *check_dropout({name: float(layer.rate) for name, layer in named_layers(model)

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from course_lib.diagnosis import Finding
 from course_lib.diagnosis.gains import measure_gains
+from course_lib.diagnosis.states import check_identical, check_statistics
 from course_lib.diagnosis.trial import FirstCall
 from course_lib.monitoring import FlowRecord
 from course_lib.tf.batches import Batch
@@ -29,7 +30,12 @@ from course_lib.tf.trial_facts import (
     check_model,
     check_rounding,
 )
-from course_lib.tf.trial_weights import NormalizedWatch, fans_in
+from course_lib.tf.trial_weights import (
+    NormalizedWatch,
+    fans_in,
+    find_identical,
+    find_unused_statistics,
+)
 
 
 class Trial:
@@ -54,6 +60,8 @@ class Trial:
         states = [v for layer in model._flatten_layers() if getattr(layer, "stateful", False)
                   for v in tf.nest.flatten(getattr(layer, "states", ()))
                   if isinstance(v, keras.Variable)]  # fmt: skip
+        self.identical = find_identical(model)
+        self.unused_statistics = find_unused_statistics(model)
         kept = {id(v): (v, v.numpy())
                 for v in (*model.variables, *model.metrics_variables, *states)}  # fmt: skip
         compiled = getattr(model, "_compile_loss", None)
@@ -238,6 +246,8 @@ class Trial:
             *check_model(record, self.model, self.batches, self.first, losses),
             *check_rounding(record, self.rounding, rule, measure, len(losses)),
             *check_loss(record, self.output, lambda h: self.judge(h, x, y, training=False)),
+            *check_identical(*self.identical),
+            *check_statistics(*self.unused_statistics),
         ]
 
     def look_at_weights(self, record: FlowRecord) -> FlowRecord:

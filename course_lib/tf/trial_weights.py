@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from course_lib.tf.layer_names import PASSING, named_layers, named_variables
@@ -13,40 +15,82 @@ from course_lib.tf.patching import override, restore
 
 CONSTANT_SIZE = (keras.layers.Normalization, keras.layers.SpectralNormalization)
 """Called normalizations, though what they give is larger where their input is."""
+CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
 DENSE = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 
 def fans_in(model: keras.Model) -> dict[str, int]:
     """Return how many inputs one output sums up, by the name of the matrix.
 
-    Known for dense and convolutional layers, and for embeddings, whose output is one row; what a
-    matrix does elsewhere is up to the model.
+    Known for dense, convolutional and recurrent layers, and for embeddings, whose output is one
+    row; what a matrix does elsewhere is up to the model.
     """
-    names, found = named_variables(model), {}
+    found = {}
+    for name, matrix, outputs in _matrices(model):
+        sizes = [n for k, n in enumerate(matrix.shape) if k not in outputs]
+        found[name] = math.prod(sizes)
+    names = named_variables(model)
     for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.Embedding):
-            table, count = getattr(layer, "_embeddings", None), 1
-        else:
-            table, count = getattr(layer, "_kernel", None), _summed_up(layer)
-        if count is not None and id(table) in names and len(table.shape) > 1:
-            found[names[id(table)][0]] = count
+        table = getattr(layer, "_embeddings", None)
+        if isinstance(layer, keras.layers.Embedding) and id(table) in names:
+            found[names[id(table)][0]] = 1
     return found
 
 
-def _summed_up(layer: keras.Layer) -> int | None:
-    """Return the number of inputs that one output of a dense or convolutional layer sums up."""
-    if isinstance(layer, DENSE):
-        return layer._kernel.shape[:-1].num_elements() if layer.built else None
-    if not isinstance(layer, keras.layers.EinsumDense) or not layer.built:
-        return None
-    given, result = layer.equation.split("->")
-    kernel = given.split(",")[1]
-    summed = [size for letter, size in zip(kernel, layer._kernel.shape, strict=True)
-              if letter not in result]  # fmt: skip
-    count = 1
-    for size in summed:
-        count *= size
-    return count
+def find_identical(model: keras.Model) -> tuple[list[str], int]:
+    """Return the matrices that are the same for all units and not 0, and how many there are.
+
+    Of layers with two units or more, and more than one input: a filter of each channel for itself
+    may well be the same for all.
+    """
+    alike, count = [], 0
+    for name, matrix, outputs in _matrices(model):
+        values = np.asarray(tf.cast(matrix.value, tf.float32))
+        summed = [k for k in range(values.ndim) if k not in outputs]
+        rows = values.transpose(*outputs, *summed).reshape(
+            math.prod(values.shape[k] for k in outputs), -1
+        )
+        if len(rows) > 1 and rows.shape[1] > 1:
+            count += 1
+            if np.array_equal(rows[1], rows[0]) and np.all(rows == rows[0]) and rows[0].any():
+                alike.append(name)
+    return alike, count
+
+
+def find_unused_statistics(model: keras.Model) -> tuple[list[str], int]:
+    """Return the batch normalizations that are frozen with the statistics that they begin with, and
+    how many there are.
+    """
+    found = [(name, layer) for name, layer in named_layers(model)
+             if isinstance(layer, keras.layers.BatchNormalization) and layer.built]  # fmt: skip
+    unused = [
+        name for name, layer in found
+        if not layer.trainable and not np.any(layer.moving_mean.numpy())
+        and np.all(layer.moving_variance.numpy() == 1)
+    ]  # fmt: skip
+    return unused, len(found)
+
+
+def _matrices(model: keras.Model) -> Iterator[tuple[str, keras.Variable, list[int]]]:
+    """Yield the name of each matrix whose use is known, itself, and the axes of its outputs."""
+    names, seen = named_variables(model), set()
+    for layer in model._flatten_layers():
+        if isinstance(layer, CELLS):
+            found = [getattr(layer, own, None) for own in ("kernel", "recurrent_kernel")]
+        elif isinstance(layer, (*DENSE, keras.layers.EinsumDense)):
+            found = [getattr(layer, "_kernel", None)]
+        else:
+            continue
+        for matrix in found:
+            if id(matrix) not in names or id(matrix) in seen or len(matrix.shape) < 2:
+                continue
+            seen.add(id(matrix))
+            outputs = [len(matrix.shape) - 1]
+            if isinstance(layer, keras.layers.EinsumDense):
+                given, result = layer.equation.split("->")
+                letters = given.split(",")[1]
+                outputs = [k for k, letter in enumerate(letters) if letter in result]
+            yield names[id(matrix)][0], matrix, outputs
 
 
 class NormalizedWatch:

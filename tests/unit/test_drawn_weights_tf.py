@@ -41,9 +41,9 @@ def test_what_a_normalization_takes_as_it_is():
     x = keras.Input((4,))
     a, b, c, d = (layers.Dense(4, name=name) for name in "abcd")
     h = layers.Reshape((4,))(layers.LayerNormalization()(layers.Reshape((1, 4))(a(x))))
-    h = layers.LayerNormalization()(layers.Add()([h, b(h)]))
-    h = d(layers.LayerNormalization()(layers.ReLU()(c(h))))
-    assert taken(keras.Model(x, h)) == ("a", "add", "re_lu")
+    h = layers.LayerNormalization()(layers.Add(name="sum")([h, b(h)]))
+    h = d(layers.LayerNormalization()(layers.ReLU(name="relu")(c(h))))
+    assert taken(keras.Model(x, h)) == ("a", "sum", "relu")
     shared = layers.Dense(4, name="shared")
     for parts, expected in (
         ((shared, layers.LayerNormalization(), shared, layers.ReLU()), ()),

@@ -8,6 +8,7 @@ import keras  # noqa: E402
 from keras import layers  # noqa: E402
 
 from course_lib.tf import diagnose_model  # noqa: E402
+from course_lib.tf.trial_weights import find_identical  # noqa: E402
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(16, 8)).astype("float32"), np.arange(16) % 4
@@ -100,3 +101,50 @@ def test_a_loss_that_raises_for_another_reason_is_an_error(own):
     loss.calls = 0
     with pytest.raises(RuntimeError, match="another reason"):
         trial(dense(own), loss=loss)
+
+
+# The model's own state ----------------------------------------------------------------------
+
+
+def test_units_drawn_alike_are_named():
+    model = residual()
+    dense = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
+    dense[3].kernel.assign(np.full(dense[3].kernel.shape, 0.1))
+    assert "identical_units" not in [code for _, code, _ in trial(model)]  # one alone is harmless
+    for layer in dense:
+        layer.kernel.assign(np.full(layer.kernel.shape, 0.1))
+    assert ("problem", "identical_units", f"{dense[0].name}/kernel") in trial(model)
+
+
+def test_units_drawn_alike_are_known_in_every_kind_of_layer():
+    keras.utils.set_random_seed(0)
+    x = keras.Input((6, 8))
+    h = layers.LSTM(4, return_sequences=True, name="lstm")(x)
+    h = layers.MultiHeadAttention(2, 3, name="attention")(h, h)
+    h = layers.Conv1D(5, 2, name="conv")(h)
+    model = keras.Model(x, layers.Dense(1, name="single")(h))
+    assert find_identical(model) == ([], 7)  # a single unit has no peer
+    for weight in model.trainable_weights:
+        weight.assign(np.full(weight.shape, 0.1))
+    assert len(find_identical(model)[0]) == 7
+
+
+def test_a_frozen_normalization_without_statistics_is_named():
+    keras.utils.set_random_seed(0)
+    norms = [layers.BatchNormalization(name=f"norm{k}") for k in range(2)]
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(16), norms[0], layers.ReLU(),
+                              layers.Dense(16), norms[1], layers.ReLU(),
+                              layers.Dense(4)])  # fmt: skip
+    assert trial(model) == []
+    norms[1].trainable = False
+    assert trial(model) == [("warning", "missing_statistics", "norm1")]
+    norms[1].moving_mean.assign(np.full(16, 0.1))
+    assert trial(model) == []
+
+
+def test_large_inputs_of_a_layer_that_makes_them_small_are_named():
+    small = keras.initializers.RandomNormal(stddev=1e-3)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(16, kernel_initializer=small),
+                              layers.ReLU(), layers.Dense(4)])  # fmt: skip
+    assert ("warning", "large_inputs", model.layers[0].name) in trial(model, 300 * X)
