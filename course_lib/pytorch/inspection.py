@@ -109,9 +109,11 @@ def dead_units(
             probe.attach()
             try:
                 call(model, rows if isinstance(x, Mapping) else tuple(rows.values()))
+                sites = probe.current.sites
             finally:
                 probe.detach()
-            for site in probe.current.sites:
+                probe.clear()
+            for site in sites:
                 if site.activation is not None:
                     require_finite_layer(site.name, site.norm)
                     _add_counts(totals, site)

@@ -114,11 +114,19 @@ class Pass:
         self.held = self.met_bytes = 0
         self.sites: list[Site] = []
         self.calls: dict[str, int] = {}
-        # Holding a node keeps its id its own. A node also holds, by its hooks, this pass: unless
-        # they are let go of at the end, the whole graph waits for the garbage collector.
-        self.nodes: dict[int, object] = {}
+        self.nodes: dict[int, object] = {}  # holding a node keeps its id its own
         self.axes: dict[tuple[int, ...], int] = {}
-        self.differentiated = False
+        self.differentiated = self.closed = False
+
+    def close(self) -> None:
+        """Let go of the graph, whose nodes hold, by their hooks, this pass.
+
+        A circle through the graph is one that the garbage collector does not see: what is held here
+        beyond the pass is never freed, nor is the model.
+        """
+        for held in (self.outputs, self.gradients, self.met, self.nodes):
+            held.clear()
+        self.closed = True
 
 
 class FlowProbe:
@@ -166,7 +174,7 @@ class FlowProbe:
         """Forget what was measured."""
         for run in (self.current, self.kept):
             if run is not None:
-                run.nodes.clear()
+                run.close()
         self.current, self.kept = Pass(), None
 
     def best_pass(self) -> Pass:
@@ -195,13 +203,21 @@ class FlowProbe:
             for (site, _), norm in zip(found, norms64([t for _, t in found]), strict=True):
                 setattr(site, name, norm)
         run.outputs, run.gradients, run.held = [], [], 0
+        if not run.inside:
+            run.met.clear()
+
+    def _begin_pass(self) -> None:
+        """Keep the pass so far if it was differentiated, and begin another."""
+        if self.current.differentiated:
+            self.settle()
+            self.kept = self.current
+        self.current.close()
+        self.current = Pass()
 
     def _before(self, module: nn.Module, inputs: tuple) -> None:
         """See a pass begin, and a functional activation at an input: `self.linear2(F.relu(h))`."""
         if module is self.model and torch.is_grad_enabled():
-            self.current.nodes.clear()
-            self.kept = self.current if self.current.differentiated else self.kept
-            self.current = Pass()
+            self._begin_pass()
         given = inputs[0] if inputs else None
         node = given.grad_fn if isinstance(given, torch.Tensor) else None
         if node is None or id(node) in self.current.nodes:
@@ -360,8 +376,9 @@ class FlowProbe:
 
     def _gradient(self, run: Pass, site: Site, grad: torch.Tensor) -> None:
         run.differentiated = True
-        run.gradients.append((site, grad))
-        self._hold(run, grad)
+        if not run.closed:
+            run.gradients.append((site, grad))
+            self._hold(run, grad)
         if self.on_gradient is not None:
             self.on_gradient()
 
