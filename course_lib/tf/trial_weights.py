@@ -17,6 +17,8 @@ CONSTANT_SIZE = (keras.layers.Normalization, keras.layers.SpectralNormalization)
 """Called normalizations, though what they give is larger where their input is."""
 CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
 DENSE = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D,
+             keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)  # fmt: skip
 
 
 def fans_in(model: keras.Model) -> dict[str, int]:
@@ -31,9 +33,13 @@ def fans_in(model: keras.Model) -> dict[str, int]:
         found[name] = math.prod(sizes)
     names = named_variables(model)
     for layer in model._flatten_layers():
-        table = getattr(layer, "_embeddings", None)
+        table, filters = getattr(layer, "_embeddings", None), None
+        if isinstance(layer, DEPTHWISE):
+            filters = getattr(layer, "depthwise_kernel", getattr(layer, "kernel", None))
         if isinstance(layer, keras.layers.Embedding) and id(table) in names:
             found[names[id(table)][0]] = 1
+        elif id(filters) in names:  # (..., channels, outputs of each)
+            found[names[id(filters)][0]] = math.prod(filters.shape[:-2])
     return found
 
 
@@ -94,16 +100,17 @@ def _matrices(model: keras.Model) -> Iterator[tuple[str, keras.Variable, list[in
 
 
 class NormalizedWatch:
-    """Finds the layers whose output a normalization takes as it is, in one eager pass.
+    """Finds the layers whose output a normalization, and nothing else, takes as it is.
 
-    Use it as a context manager around the pass. What is changed in between, or goes into a sum, is
-    not taken as it is; a new shape changes nothing.
+    Use it as a context manager around one eager pass. What is changed in between, or goes into a
+    sum as well, is not taken as it is; a new shape changes nothing.
     """
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
         self._taken: dict[str, bool] = {}
-        self._last: tuple[str, tf.Tensor] | None = None
+        self._outputs: dict[int, tuple[str, tf.Tensor]] = {}
+        self._used: set[int] = set()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -117,62 +124,50 @@ class NormalizedWatch:
             if not isinstance(layer, keras.Layer) or layer._layers or id(layer) in seen:
                 continue
             seen.add(id(layer))
-            if is_normalization(layer):
-                override(layer, "call", self._entered(layer), self._patched)
-            elif isinstance(layer, PASSING):
-                override(layer, "call", self._passed(layer), self._patched)
-            else:
-                override(layer, "call", self._left(name, layer), self._patched)
+            override(layer, "call", self._watched(name, layer), self._patched)
         return self
 
     def __exit__(self, *exception: object) -> None:
         restore(self._patched)
-        self._last = None
+        for key, (name, _) in self._outputs.items():
+            if key not in self._used:
+                self._taken[name] = False
+        self._outputs = {}
 
-    def _entered(self, layer: keras.Layer) -> Callable:
+    def _watched(self, name: str, layer: keras.Layer) -> Callable:
         call = layer.call
 
         @functools.wraps(call)
-        def entered(x: object, *args: object, **kwargs: object) -> object:
-            if self._last is not None:
-                name, output = self._last
-                constant = isinstance(layer, keras.layers.BatchNormalization) and not (
-                    layer.trainable and kwargs.get("training")
-                )
-                self._taken[name] = (
-                    output is x and not constant and self._taken[name] is not False
-                )
-            self._last = None
-            return call(x, *args, **kwargs)
-
-        return entered
-
-    def _passed(self, layer: keras.Layer) -> Callable:
-        call = layer.call
-
-        @functools.wraps(call)
-        def passed(x: object, *args: object, **kwargs: object) -> object:
-            output = call(x, *args, **kwargs)
-            if self._last is not None and self._last[1] is x:
-                self._last = (self._last[0], output)
-            return output
-
-        return passed
-
-    def _left(self, name: str, layer: keras.Layer) -> Callable:
-        call = layer.call
-
-        @functools.wraps(call)
-        def left(*args: object, **kwargs: object) -> object:
+        def watched(*args: object, **kwargs: object) -> object:
             output = call(*args, **kwargs)
-            if isinstance(output, tf.Tensor) and tf.executing_eagerly():
-                if self._last is not None:  # what ran before is taken by another layer
-                    self._taken[self._last[0]] = False
+            if not isinstance(output, tf.Tensor) or not tf.executing_eagerly():
+                return output
+            given = [t for t in tf.nest.flatten((args, kwargs)) if isinstance(t, tf.Tensor)]
+            if isinstance(layer, PASSING) and len(given) == 1:
+                before = self._outputs.get(id(given[0]))
+                if before is not None:
+                    self._used.add(id(given[0]))
+                    self._outputs[id(output)] = (before[0], output)
+                return output
+            self._note(layer, given, kwargs)
+            if not is_normalization(layer):
                 self._taken.setdefault(name, None)
-                self._last = (name, output)
+                self._outputs[id(output)] = (name, output)
             return output
 
-        return left
+        return watched
+
+    def _note(self, layer: keras.Layer, given: list[tf.Tensor], kwargs: dict) -> None:
+        """Note of whose outputs a layer takes whether it is a normalization."""
+        constant = isinstance(layer, keras.layers.BatchNormalization) and not (
+            layer.trainable and kwargs.get("training")
+        )
+        for tensor in given:
+            name = self._outputs.get(id(tensor), (None, None))[0]
+            if name is not None:
+                self._used.add(id(tensor))
+                sound = is_normalization(layer) and not constant
+                self._taken[name] = sound and self._taken[name] is not False
 
 
 def is_normalization(layer: keras.Layer) -> bool:

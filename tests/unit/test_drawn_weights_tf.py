@@ -22,12 +22,14 @@ def test_fans_of_dense_and_convolutional_layers_and_of_embeddings():
     h = layers.EinsumDense("bijc,cde->bijde", (None, None, 2, 3), name="heads")(h)
     h = layers.EinsumDense("bijde,dec->bijc", (None, None, 5), name="out")(h)
     h = layers.DepthwiseConv2D(3, name="depth")(h)
+    h = layers.SeparableConv2D(5, 2, name="both")(h)
     h = layers.Dense(7, name="dense")(layers.GlobalAveragePooling2D()(h))
     tokens = keras.Input((2,), dtype="int32")
     table = layers.Flatten()(layers.Embedding(9, 3, name="table")(tokens))
     model = keras.Model([x, tokens], layers.Concatenate()([h, table]))
     assert fans_in(model) == {"conv/kernel": 27, "heads/kernel": 4, "out/kernel": 6,
-                              "dense/kernel": 5, "table/embeddings": 1}  # fmt: skip
+                              "dense/kernel": 5, "table/embeddings": 1,
+                              "depth/kernel": 9, "both/depthwise_kernel": 4}  # fmt: skip
 
 
 def taken(model, *, training=True):
@@ -44,6 +46,12 @@ def test_what_a_normalization_takes_as_it_is():
     h = layers.LayerNormalization()(layers.Add(name="sum")([h, b(h)]))
     h = d(layers.LayerNormalization()(layers.ReLU(name="relu")(c(h))))
     assert taken(keras.Model(x, h)) == ("a", "sum", "relu")
+    # Keras runs branches side by side, and what goes into a sum as well is not taken as it is.
+    left, right, trunk = (layers.Dense(4, name=name) for name in ("left", "right", "trunk"))
+    h = trunk(x)
+    n, m = left(layers.LayerNormalization()(h)), right(x)
+    n, m = layers.LayerNormalization()(n), layers.LayerNormalization()(m)
+    assert set(taken(keras.Model(x, layers.Add()([h, n, m])))) == {"left", "right"}
     shared = layers.Dense(4, name="shared")
     for parts, expected in (
         ((shared, layers.LayerNormalization(), shared, layers.ReLU()), ()),
