@@ -101,10 +101,14 @@ def test_the_model_and_its_outputs_are_let_go_of(step, again):
 
 
 def test_an_exception_in_the_loop_lets_go_of_the_model():
+    def fail_under_the_monitor(model):
+        with GradientFlowMonitor(model, every=1):
+            cross_entropy(model(INPUTS), LABELS).backward()
+            raise ZeroDivisionError
+
     model = Net()
-    with pytest.raises(ZeroDivisionError), GradientFlowMonitor(model, every=1):
-        cross_entropy(model(INPUTS), LABELS).backward()
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail_under_the_monitor(model)
     gone = weakref.ref(model)
     del model
     gc.collect()
