@@ -71,6 +71,7 @@ class Trace:
         self.states: dict[int, ParameterState] = {}
         self.names = named_variables(model)
         self.gradient_scale: float | None = None
+        self.let_go: list[list] = []
 
     # Layers --------------------------------------------------------------------------------
 
@@ -187,17 +188,27 @@ class Trace:
                 self.packer.counts(site, "flat", flat)
 
     def _differentiated(self, run: Pass, site: Site, h: tf.Tensor) -> tf.Tensor:
+        """Return h by way of an identity whose gradient is measured.
+
+        TensorFlow keeps a custom gradient for good, with all that it can reach: so what it reaches
+        lies in two lists, out of which `close` takes it.
+        """
+        watching, seen = [self, run, site], []
+        self.let_go += [watching, seen]
+
         @tf.custom_gradient
         def watch(x: tf.Tensor) -> tuple:
             def gradient(grad: tf.Tensor) -> tf.Tensor:
-                if _place() is self.place:
-                    self.packer.norm(site, "grad_norm", grad)
+                trace, run, site = watching
+                if trace is not None and _place() is trace.place:
+                    trace.packer.norm(site, "grad_norm", grad)
                     run.differentiated = True
                 return grad
 
-            return tf.identity(x), gradient
+            seen.append(tf.identity(x))
+            return seen, gradient
 
-        return watch(h)
+        return watch(h)[0]
 
     # Parameters ----------------------------------------------------------------------------
 
@@ -256,6 +267,12 @@ class Trace:
         self.current = self.kept = Pass()
         return vector
 
+    def close(self) -> None:
+        """Let go of what the custom gradients reach: from now on they measure nothing."""
+        for held in self.let_go:
+            held[:] = [None] * len(held)
+        self.let_go.clear()
+
     def unpack(self, step: int, vector: np.ndarray) -> Sample:
         """Return the sample that a packed vector holds; it is filled anew the next time."""
         sample = self.sample
@@ -298,6 +315,7 @@ def instrumented(trace: Trace, optimizers: list[keras.Optimizer]) -> Iterator[Tr
         yield trace
     finally:
         restore(patched)
+        trace.close()
 
 
 def _root_call(trace: Trace) -> Callable:
