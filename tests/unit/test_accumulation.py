@@ -35,7 +35,7 @@ def test_told_by_the_monitor_of_a_loop_without_zero_grad(make, rule, passes):
         model = make()
         optimizer = RULES[rule](model.parameters())
         with GradientFlowMonitor(model, every=5) as monitor:
-            for _ in range(40):
+            for _ in range(60):
                 if not forgetful:
                     optimizer.zero_grad()
                 for _ in range(passes):  # accumulation on purpose is none over the steps

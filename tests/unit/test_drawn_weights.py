@@ -259,7 +259,7 @@ def test_normalizations_in_evaluation_mode_need_statistics():
     for module in model:
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    assert told(trial(model)[:1]) == [("warning", "missing_statistics", "1")]
+    assert told(trial(model)[:1]) == [("problem", "missing_statistics", "1")]
     model.train()
     model(X)
     for module in model:
