@@ -63,7 +63,7 @@ def check_zeros(record: FlowRecord) -> list[Finding]:
     dead = bool(np.any(record.dead_fractions > 0.99))
     side = not dead and whole.any() and _runs_last(record, np.flatnonzero(whole))
     where, words = place_of_cut(record, np.flatnonzero(whole if whole.any() else silent))
-    quiet = dead or side or not whole.any()
+    quiet, count = dead or side or not whole.any(), int(silent.sum())
     why = "A path leads to them, and nothing comes through it."
     remedy = "look for a product with 0, a saturated function, or underflow in 16 bits."
     if dead:
@@ -74,6 +74,10 @@ def check_zeros(record: FlowRecord) -> list[Finding]:
                "outputs that the loss left out in these batches, as that of a detector's head "
                "without a match.")  # fmt: skip
         remedy = "nothing, if other batches need them."
+    elif all(record.parameters[p].endswith(("bias", "beta")) for p in np.flatnonzero(silent)):
+        why = ("Biases, in layers that do get a gradient: the loss takes differences, or what "
+               "comes next takes out what they add.")  # fmt: skip
+        remedy = "nothing; or leave the biases out."
     elif quiet:
         why = ("Scales or tables, in layers that do get a gradient: with inputs of this size they "
                "have nothing to choose from.")  # fmt: skip
@@ -81,7 +85,7 @@ def check_zeros(record: FlowRecord) -> list[Finding]:
     return [
         Finding(
             "zero_gradient", "info" if quiet else "warning",
-            f"the gradient of {int(silent.sum())} trainable parameters is exactly 0{words}",
+            f"the gradient of {count} trainable parameter{'s' * (count > 1)} is exactly 0{words}",
             where, 0.0, 0.0, why, remedy,
         )
     ]  # fmt: skip

@@ -83,9 +83,10 @@ class Report:
         """Say how many findings there are, and name the first."""
         if not self.findings:
             return "Nothing found: no measured quantity is beyond its threshold."
-        counts = [f"{sum(f.severity == s for f in self.findings)} {s}" for s in SEVERITIES]
+        counts = {s: sum(f.severity == s for f in self.findings) for s in SEVERITIES}
+        told = [f"{n} {s}{'s' * (n > 1 and s != 'info')}" for s, n in counts.items() if n]
         first = self.findings[0]
-        return f"Found {', '.join(counts)}; first: {first.what} at {first.where}."
+        return f"Found {', '.join(told)}; first: {first.what} at {first.where}."
 
     def __str__(self) -> str:
         return "\n".join([*self.subjects, self.describe(), *(f"- {f}" for f in self.findings)])

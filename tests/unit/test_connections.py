@@ -169,6 +169,21 @@ def test_scales_and_tables_without_a_choice_are_a_note():
     assert both == [("warning", "zero_gradient", "a.qkv.weight")]
 
 
+def test_a_bias_that_a_difference_takes_out_is_told_as_a_bias():
+    critic = nn.Sequential(nn.Linear(4, 8), nn.LeakyReLU(), nn.Linear(8, 1))
+    rule = torch.optim.SGD(critic.parameters(), lr=0.01)
+    real, fake = torch.randn(16, 4), torch.randn(16, 4) + 1
+    with GradientFlowMonitor(critic, every=1) as monitor:
+        for _ in range(3):
+            rule.zero_grad()
+            (critic(fake).mean() - critic(real).mean()).backward()
+            rule.step()
+    (finding,) = diagnose(monitor.record).findings
+    assert (finding.code, finding.severity, finding.where) == ("zero_gradient", "info", "2.bias")
+    assert finding.what.startswith("the gradient of 1 trainable parameter is")
+    assert finding.why.startswith("Biases")
+
+
 @pytest.mark.parametrize("rule", [
     lambda parameters: torch.optim.Adam(parameters[4:]),
     lambda parameters: torch.optim.SGD([{"params": parameters[:4], "lr": 0.0},

@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from course_lib.activations import get_activation
-from course_lib.diagnosis import Report, depth_trend, diagnose
+from course_lib.diagnosis import Finding, Report, depth_trend, diagnose
 from course_lib.flow_recorder import FlowRecorder
 from course_lib.inspection import angle_between, audit_clipping
 from course_lib.monitoring import (
@@ -185,3 +185,15 @@ def test_what_cannot_be_diagnosed_is_refused():
     report = diagnose({"lstm": short})
     assert isinstance(report, Report)
     assert report.describe().startswith("Nothing found")
+
+
+def test_a_report_counts_what_it_has():
+    def told(*severities):
+        findings = tuple(Finding("code", s, "what", "where", 1.0, 0.5, "why", "remedy")
+                         for s in severities)  # fmt: skip
+        return Report(findings, ()).describe()
+
+    end = "; first: what at where."
+    assert told("problem") == "Found 1 problem" + end
+    assert told("warning", "warning", "info") == "Found 2 warnings, 1 info" + end
+    assert told("problem", "problem", "warning") == "Found 2 problems, 1 warning" + end
