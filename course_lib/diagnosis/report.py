@@ -76,8 +76,14 @@ class Report:
         return tuple(f.code for f in self.findings)
 
     def with_findings(self, found: Iterable[Finding]) -> Report:
-        """Return the report with further findings, in their places."""
-        return replace(self, findings=sort_findings([*self.findings, *found]))
+        """Return the report with further findings, in their places.
+
+        A fault that two checks see at one place is named once, at its worst.
+        """
+        worst = {}
+        for finding in sort_findings([*self.findings, *found]):
+            worst.setdefault((finding.code, finding.where), finding)
+        return replace(self, findings=tuple(worst.values()))
 
     def describe(self) -> str:
         """Say how many findings there are, and name the first."""

@@ -197,3 +197,15 @@ def test_a_report_counts_what_it_has():
     assert told("problem") == "Found 1 problem" + end
     assert told("warning", "warning", "info") == "Found 2 warnings, 1 info" + end
     assert told("problem", "problem", "warning") == "Found 2 problems, 1 warning" + end
+
+
+def test_a_fault_that_two_checks_see_is_named_once():
+    first, second = (
+        Finding("rescaled_layer", "problem", what, "block.0", 9.0, 4.0, "why", "remedy")
+        for what in ("by its signal", "by its peers")
+    )
+    elsewhere = replace(second, where="block.1")
+    report = Report((first,), ()).with_findings([second, elsewhere])
+    assert report.findings == (first, elsewhere)
+    mild = Report((replace(first, severity="warning"),), ())
+    assert mild.with_findings([second]).findings == (second,)
