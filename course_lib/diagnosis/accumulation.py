@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from course_lib.diagnosis.peers import single_matrices
 from course_lib.diagnosis.report import Finding
 from course_lib.monitoring import FlowRecord
 
@@ -32,14 +33,7 @@ def measure_growth(record: FlowRecord) -> np.ndarray:
     Left out are layers that are called again in a pass, of which these belong to the first call.
     """
     again = {name.split("#")[0] for name in record.layers if "#" in name}
-    owned: dict[str, list[int]] = {}
-    for p, (layer, rank) in enumerate(
-        zip(record.parameter_layers, record.parameter_ranks, strict=True)
-    ):
-        if rank >= 2:
-            owned.setdefault(layer, []).append(p)
-    pairs = [(k, owned[name][0]) for k, name in enumerate(record.layers)
-             if k and name not in again and len(owned.get(name, ())) == 1]  # fmt: skip
+    pairs = [(k, p) for k, p in single_matrices(record) if k and record.layers[k] not in again]
     places, columns = np.array(pairs, dtype=int).reshape(-1, 2).T
     with np.errstate(divide="ignore", invalid="ignore"):
         table = (

@@ -46,6 +46,18 @@ def roles_of(parameter: str) -> Iterator[str]:
         yield re.sub(r"_?\d+", "#", parameter)
 
 
+def single_matrices(record: FlowRecord) -> list[tuple[int, int]]:
+    """Return (place, parameter) of the layers with one matrix, in the order in which they ran."""
+    owned: dict[str, list[int]] = {}
+    for p, (layer, rank) in enumerate(
+        zip(record.parameter_layers, record.parameter_ranks, strict=True)
+    ):
+        if rank >= 2:
+            owned.setdefault(layer, []).append(p)
+    return [(k, owned[name][0]) for k, name in enumerate(record.layers)
+            if len(owned.get(name, ())) == 1]  # fmt: skip
+
+
 def measure_peers(record: FlowRecord) -> tuple[list[tuple[int, int]], np.ndarray]:
     """Return (place, parameter) of the layers with one matrix, and four logarithms of each, (n, 4).
 
@@ -53,14 +65,7 @@ def measure_peers(record: FlowRecord) -> tuple[list[tuple[int, int]], np.ndarray
     factor g- / g, and the norm of the matrix; - marks the layer that ran before, of those whose
     outputs are measured. NaN for what is unknown or 0.
     """
-    owned: dict[str, list[int]] = {}
-    for p, (layer, rank) in enumerate(
-        zip(record.parameter_layers, record.parameter_ranks, strict=True)
-    ):
-        if rank >= 2:
-            owned.setdefault(layer, []).append(p)
-    pairs = [(k, owned[name][0]) for k, name in enumerate(record.layers)
-             if len(owned.get(name, ())) == 1 and "Embedding" not in record.kinds[k]]  # fmt: skip
+    pairs = [(k, p) for k, p in single_matrices(record) if "Embedding" not in record.kinds[k]]
     with np.errstate(divide="ignore", invalid="ignore"):
         s, g = np.log10(record.activation_scales[0]), np.log10(record.activation_grad_norms[0])
         norms = np.log10(record.weight_norms[0])

@@ -40,12 +40,13 @@ class WeightWatch:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.parameters = [p for _, p in model.named_parameters()]
+        named = list(model.named_parameters())
+        self.parameters = [p for _, p in named]
         self.found = {
             id(p): ParameterState(
                 name, name.rpartition(".")[0] or type(model).__name__, 0, p.requires_grad
             )
-            for name, p in model.named_parameters()
+            for name, p in named
         }
         self.buffers: dict[int, torch.Tensor] = {}  # fresh memory costs more than the copy
         self.clear()
@@ -63,12 +64,8 @@ class WeightWatch:
         """Measure the gradients that are there."""
         if parameters is None:
             parameters = self.parameters
-        moved, grads = [], []
-        for p in parameters:
-            if (grad := p.grad) is not None:
-                moved.append(p)
-                grads.append(grad)
-        for p, norm in zip(moved, norms64(grads), strict=True):
+        there = [p for p in parameters if p.grad is not None]
+        for p, norm in zip(there, norms64([p.grad for p in there]), strict=True):
             self.found[id(p)].grad_norm = norm
 
     # Weights and updates -------------------------------------------------------------------

@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from course_lib.tf.layer_names import PASSING, named_layers, named_variables
+from course_lib.tf.model_profiles import CELLS
 from course_lib.tf.patching import override, restore
 
 CONSTANT_SIZE = (keras.layers.Normalization, keras.layers.SpectralNormalization)
 """Called normalizations, though what they give is larger where their input is."""
-CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
 DENSE = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D,
              keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)  # fmt: skip
