@@ -53,20 +53,27 @@ def check_units(record: FlowRecord) -> list[Finding]:
         elif activation == "sigmoid" and says_no(record, k):
             continue
         elif activation not in ONE_SIDED:  # to be off half of the time is what those are for
-            flat_layers += saturation_finding(name, flat[k])
+            share = flat[k]
+            if activation in ("sigmoid", "tanh") and is_last(record, k):
+                share = np.fmin(share, record.saturated_fractions[0, k])
+            flat_layers += saturation_finding(name, share)
     groups = (dead_layers, flat_layers, attention, gates)
     return [f for found in groups for f in join_findings(found)]
 
 
-def says_no(record: FlowRecord, k: int) -> bool:
-    """Return whether a sigmoid is at the output, and near 0 nearly everywhere, as rare classes are.
+def is_last(record: FlowRecord, k: int) -> bool:
+    """Return whether an activation is at the output: no layer with a matrix runs after it.
 
-    At the output: no layer with a matrix runs after it.
+    There it is an answer, and a sure one is flat: what it was at the first step counts besides.
     """
     owners = {layer for layer, rank in zip(record.parameter_layers, record.parameter_ranks,
                                            strict=True) if rank >= 2}  # fmt: skip
-    last = not any(name.split("#")[0] in owners for name in record.layers[k + 1 :])
-    return last and bool(record.activation_scales[-1, k] < PRIOR)
+    return not any(name.split("#")[0] in owners for name in record.layers[k + 1 :])
+
+
+def says_no(record: FlowRecord, k: int) -> bool:
+    """Return whether a sigmoid is at the output, and near 0 nearly everywhere, as rare classes."""
+    return is_last(record, k) and bool(record.activation_scales[-1, k] < PRIOR)
 
 
 def join_findings(findings: list[Finding]) -> list[Finding]:

@@ -281,6 +281,23 @@ def test_a_sigmoid_that_says_no_at_the_output_is_a_prior(bias, alarms):
     assert len(found) == alarms
 
 
+@pytest.mark.parametrize(
+    ("end", "low", "factor", "alarms"),
+    [(nn.Sigmoid, 0.0, 1, 0), (nn.Tanh, -1.0, 1, 0), (nn.Tanh, -1.0, 1000, 1)],
+)
+def test_an_output_that_training_made_sure_is_no_saturation(end, low, factor, alarms):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 1), end())
+    with torch.no_grad():
+        model[2].weight *= factor
+    targets = torch.where(X[:, :1] > 0, 1.0, low)
+    report = diagnose_model(model, X, targets, loss=F.mse_loss, learning_rate=0.02, steps=40)
+    flat = report.results[0].saturated_fractions
+    assert flat[-1, -1] > 0.5
+    assert (flat[0, -1] > 0.5) == (factor > 1)
+    assert sum(f.code == "saturation" for f in report.findings) == alarms
+
+
 def test_a_layer_that_never_runs_is_a_note_among_many():
     class Net(nn.Module):
         def __init__(self, depth):
