@@ -52,14 +52,33 @@ def _zero_matrix(record: FlowRecord) -> list[Finding]:
     why = "What goes in does not come out: the layer gives its bias, or 0, whatever it is fed with."
     if cuts:
         why += " And no gradient passes: that of every layer before is exactly 0 at the first step."
+    severity = "problem" if cuts else "warning"
+    if is_set_by_hand(record, record.parameter_layers[p]):
+        severity, why = "info", f"{why} Its bias is of whole numbers: it begins so on purpose."
     return [
         Finding(
-            "zero_weights", "problem" if cuts else "warning",
+            "zero_weights", severity,
             "this matrix is 0 at the first step, alone of "
             f"{len(matrices)}", record.parameters[p], 0.0, 0.0, why,
             "an initialization as for the others; nothing, if the layer is to begin as nothing.",
         )
     ]  # fmt: skip
+
+
+def is_set_by_hand(record: FlowRecord, layer: str) -> bool:
+    """Return whether a layer's bias is of whole numbers, and not 0: its squared norm is one, too.
+
+    A spatial transformer begins so: with no weights, and the identity for a bias. Numbers drawn at
+    random give a whole one once in a hundred thousand times.
+    """
+    squares = [
+        record.weight_norms[0, q] ** 2
+        for q, (owner, rank) in enumerate(
+            zip(record.parameter_layers, record.parameter_ranks, strict=True)
+        )
+        if owner == layer and rank == 1
+    ]
+    return any(0.5 < s < 1e3 and abs(s - round(s)) < 1e-5 for s in squares)
 
 
 def _all_zero(where: str, zero: int, count: int) -> Finding:

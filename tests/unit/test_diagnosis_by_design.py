@@ -166,6 +166,15 @@ def test_zeros_by_plan_are_none():
     assert report_of(block_network(), scales) == []
 
 
+def test_no_weights_beside_a_bias_of_whole_numbers_are_set_by_hand():
+    """As a spatial transformer begins: with the identity."""
+    def begin(model):
+        model[6].weight.zero_()
+        model[6].bias.copy_(torch.eye(4).flatten())
+
+    assert report_of(plain_network(), begin) == []
+
+
 def test_one_normalization_that_gives_nothing_is_named():
     found = report_of(block_network(), lambda m: m[2].norm.weight.zero_())
     assert found == [("warning", "zero_scale", "2.norm")]
