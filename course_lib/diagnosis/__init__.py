@@ -29,7 +29,13 @@ from course_lib.diagnosis.inspections import (
     diagnose_spectrum,
 )
 from course_lib.diagnosis.local import check_scale
-from course_lib.diagnosis.report import SEVERITIES, Finding, Report, sort_findings
+from course_lib.diagnosis.report import (
+    SEVERITIES,
+    Finding,
+    Report,
+    raise_causes,
+    sort_findings,
+)
 from course_lib.diagnosis.thresholds import (
     ANGLE_WARNING,
     DEAD_PROBLEM,
@@ -99,10 +105,11 @@ def diagnose_record(record: FlowRecord) -> list[Finding]:
     found = check_nonfinite(record)
     sound = before_nonfinite(record)  # what comes later is a consequence
     if len(sound) == 0:
-        return found
+        return found + check_inputs(record)  # they may be why
     checks = (check_inputs, check_weights, check_exact_zeros, check_depth, check_time, check_units,
               check_updates, check_accumulation, check_decay, check_connections)  # fmt: skip
-    return found + put_growth_first([f for check in checks for f in check(sound)], sound)
+    found += put_growth_first([f for check in checks for f in check(sound)], sound)
+    return raise_causes(found, record.layers)
 
 
 def check_weights(record: FlowRecord) -> list[Finding]:

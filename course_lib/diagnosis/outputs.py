@@ -157,7 +157,9 @@ def check_first_loss(
         output: what the model gave in its first step, float64.
         gradient, value: of the loss, for outputs of this shape; `value` may be NaN.
     """
-    for axis in dict.fromkeys((output.ndim - 1, 1)) if output.ndim > 1 else ():
+    if output.ndim < 2 or not np.all(np.isfinite(output)):
+        return []
+    for axis in dict.fromkeys((output.ndim - 1, 1)):
         spread = np.sqrt(np.mean(output.var(axis=axis)))
         if not RESCALED_OUTPUT / 2 <= spread < np.inf or not takes_softmax(
             gradient, output.shape, axis

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
+from course_lib.monitoring import FlowRecord
 from course_lib.results import format_number
 
 SEVERITIES = ("problem", "warning", "info")
@@ -17,11 +18,18 @@ CAUSES_FIRST = (
     "non_finite", "norm_overflow", "constant_inputs", "no_gradient", "activation_twice",
     "accumulating_gradients", "missing_statistics", "unstable_training", "zero_weights",
     "identical_units", "zero_scale", "large_weights", "rescaled_layer", "small_inputs",
-    "unequal_features", "rounded_updates", "large_update", "dead_units", "saturation",
-    "saturated_attention", "large_recurrent_matrix", "stuck_gate", "large_inputs",
+    "unequal_features", "large_inputs", "rounded_updates", "large_update", "dead_units",
+    "saturation", "saturated_attention", "large_recurrent_matrix", "stuck_gate",
     "weights_decay", "strong_dropout", "large_outputs", "growing_signal", "exploding_gradient",
 )  # fmt: skip
 """What is more often a cause than a consequence; what is not named here comes after these."""
+
+RAISED = ("large_inputs", "unequal_features", "rescaled_layer")
+HARM = (
+    "dead_units", "saturation", "stuck_gate", "growing_signal",
+    "shrinking_signal", "exploding_gradient", "vanishing_gradient", "exploding_over_time",
+    "vanishing_over_time",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,9 @@ class Report:
 
         A fault that two checks see at one place is named once, at its worst.
         """
+        layers = next((r.layers for r in self.results if isinstance(r, FlowRecord)), ())
         worst = {}
-        for finding in sort_findings([*self.findings, *found]):
+        for finding in sort_findings(raise_causes([*self.findings, *found], layers)):
             worst.setdefault((finding.code, finding.where), finding)
         return replace(self, findings=tuple(worst.values()))
 
@@ -123,6 +132,30 @@ class Report:
 def _cell(finding: Finding, name: str) -> str:
     value = getattr(finding, name)
     return format_number(value) if isinstance(value, float) else str(value)
+
+
+def raise_causes(findings: Sequence[Finding], layers: Sequence[str]) -> list[Finding]:
+    """Return the findings, a warning on a cause as a problem if one lies behind it.
+
+    Inputs, or one layer's weights, that are too large are a warning: a network may live with them.
+    Where a layer behind is dead or saturated for the most part, that is what they do.
+
+    Arguments:
+        findings: all findings of one model.
+        layers: its layers, in the order in which they ran.
+    """
+    place = {name: k for k, name in reversed(list(enumerate(layers)))}
+    harms = [f for f in findings if f.severity == "problem" and f.code in HARM]
+    behind = max((place.get(f.where, -1) for f in harms), default=-1)
+    raised = []
+    for f in findings:
+        # inputs lie before everything, also before what has no single place, as a trend
+        harm = bool(harms) if f.code != "rescaled_layer" else (
+            behind >= place.get(f.where, len(layers)))  # fmt: skip
+        if f.severity == "warning" and f.code in RAISED and harm:
+            f = replace(f, severity="problem")
+        raised.append(f)
+    return raised
 
 
 def sort_findings(findings: list[Finding]) -> tuple[Finding, ...]:
