@@ -59,6 +59,8 @@ class FirstPass:
     Fields:
         module, name: that layer, None until it is called.
         given: its input, None if there is no tensor among its arguments.
+        fed: class and input of every layer with parameters that is given one of the model's own
+            inputs, or a part of it, as it is, by name.
         output: what the model returned, if it is a dense tensor of real numbers.
         sigmoid: whether a sigmoid was the last thing done to it.
     """
@@ -67,6 +69,7 @@ class FirstPass:
         self.model = model
         self.module, self.name = None, ""
         self.given: torch.Tensor | None = None
+        self.fed: dict[str, tuple[str, np.ndarray]] = {}
         self.output: torch.Tensor | None = None
         self.sigmoid = False
 
@@ -81,17 +84,34 @@ class FirstPass:
             and (isinstance(module, nn.MultiheadAttention) or not any(module.children()))
         ]
         self._handles.append(self.model.register_forward_hook(self._leave))
+        self._handles.append(
+            self.model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True)
+        )
+        self._storages: set[int] = set()
         return self
 
     def __exit__(self, *exception: object) -> None:
         while self._handles:
             self._handles.pop().remove()
 
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if not graph.transformed():
+            self._storages |= {
+                t.untyped_storage().data_ptr() for t in list_tensors((*args, *kwargs.values()))
+                if t.layout is torch.strided and t.is_floating_point()
+            }  # fmt: skip
+
     def _enter(self, name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if self.module is None and not graph.transformed():
+        if graph.transformed():
+            return
+        given = next(iter(list_tensors((*args, *kwargs.values()))), None)
+        if self.module is None:
             self.module, self.name = module, name
-            given = next(iter(list_tensors((*args, *kwargs.values()))), None)
             self.given = None if given is None else given.detach().clone()
+        if given is None or given.layout is not torch.strided or name in self.fed:
+            return
+        if given.untyped_storage().data_ptr() in self._storages:
+            self.fed[name] = type(module).__name__, as_array(given).copy()
 
     def _leave(self, module: nn.Module, args: tuple, output: object) -> None:
         if isinstance(output, torch.Tensor) and output.is_floating_point():
@@ -153,7 +173,7 @@ def check_trial(
     found = [
         *check_alike([x for x, _ in split], [y for _, y in split]),
         *check_small(split[0][0], given, first.name),
-        *(() if check_inputs(record) else check_large(split[0][0], given, kind, first.name)),
+        *(() if check_inputs(record) else check_fed(split[0][0], given, kind, first)),
         *check_features(given, first.axis, kind, first.name),
         *check_peers(record, {name: p.numel() for name, p in model.named_parameters()}),
         *check_loss_value(record, losses),
@@ -170,6 +190,17 @@ def check_trial(
         found += check_output(record, output, judge.gradient, sigmoid=first.sigmoid)
         found += check_first_loss(record, output, judge.gradient, judge.value)
     return found
+
+
+def check_fed(
+    inputs: list[np.ndarray], given: np.ndarray | None, kind: str, first: FirstPass
+) -> list[Finding]:
+    """Return a finding if large inputs come as they are to a layer with parameters: the first, or
+    one of the others that are given an input (an image beside a time, a sequence step by step).
+    """
+    layers = [(inputs, given, kind, first.name)]
+    layers += [([part], part, kind, name) for name, (kind, part) in first.fed.items()]
+    return next(filter(None, (check_large(*layer) for layer in layers)), [])
 
 
 class LossOnTrial:
