@@ -101,6 +101,7 @@ class FlowRecorder:
         self._units: dict[str, tuple[np.ndarray, int, np.ndarray]] = {}
         self._events: dict[tuple[str, str], NonFiniteEvent] = {}
         self._lost_steps: list[int] = []
+        self._left_over: list[int] = []
 
     def wants(self, step: int) -> bool:
         """Return whether `step` is due by the interval in force."""
@@ -127,6 +128,8 @@ class FlowRecorder:
         # A sum is finite if every term is, but for sums beyond 1e308, which are looked at as well.
         if not math.isfinite(sum(filter(None, chain(*numbers, *weights)))):
             self._notice(sample)
+        if sample.left_over:
+            self._left_over.append(sample.step)
         self._waiting.append((sample.step, numbers, weights, counts))
         held = len(self._waiting) * sum(filter(None, chain(*columns.units)))
         kept = len(self._waiting) + sum(len(block.steps) for block in self._blocks)
@@ -260,6 +263,7 @@ class FlowRecorder:
             tuple(None if u is None else u[2].copy() for u in units),
             tuple(self._events.values()),
             tuple(self._lost_steps),
+            tuple(self._left_over),
         )
 
     def _table(self, which: str, names: dict[str, object], depth: int) -> list[np.ndarray]:

@@ -129,19 +129,24 @@ _PARAMETER_SLOTS = ("grad_norm", "norm", "update")
 
 @dataclass
 class Sample:
-    """One sampled step. `gradient_scale` is what a loss scaler multiplied the loss by."""
+    """One sampled step.
+
+    `gradient_scale` is what a loss scaler multiplied the loss by; `left_over` whether gradients of
+    the step before were still there whenever a backward pass began, None if nobody looked.
+    """
 
     step: int
     sites: list[Site]
     parameters: list[ParameterState]
     gradient_scale: object = None
+    left_over: object = None
 
     def slots(self, kind: type) -> list[tuple[object, str]]:
         """Return every (object, field) that holds something of a framework's `kind`, in order."""
         found = []
         for owners, names in (
             (self.sites, _SITE_SLOTS), (self.parameters, _PARAMETER_SLOTS),
-            ([self], ("gradient_scale",)),
+            ([self], ("gradient_scale", "left_over")),
         ):  # fmt: skip
             for name in names:  # of a field, most often all owners have it there or none
                 column = list(map(attrgetter(name), owners))
@@ -214,6 +219,8 @@ class FlowRecord:
             input, -1 if at none, shape (units,), or None.
         nonfinite: the first time per place, in the order in which a step computes them.
         lost_steps: the sampled steps in which some gradient was there and was not finite.
+        left_over: the sampled steps at which every backward pass began with the gradients of the
+            step before still there; empty where nobody looked (PyTorch's monitor does).
         unused: parameters without a gradient that, changed, did not change the loss either; None
             if nobody tried (`diagnose_model` does).
         normalized: layers whose output went into a normalization as it was; None if nobody looked
@@ -247,6 +254,7 @@ class FlowRecord:
     unit_last_active: tuple[np.ndarray | None, ...] = field(repr=False)
     nonfinite: tuple[NonFiniteEvent, ...] = ()
     lost_steps: tuple[int, ...] = field(default=(), repr=False)
+    left_over: tuple[int, ...] = field(default=(), repr=False)
     unused: tuple[str, ...] | None = field(default=None, repr=False)
     normalized: tuple[str, ...] | None = field(default=None, repr=False)
     gains: np.ndarray | None = field(default=None, repr=False)

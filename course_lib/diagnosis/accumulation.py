@@ -22,6 +22,9 @@ GROWTH_LEAST = 0.7
 """Decades, at the last sample: five times. A public network (wav2vec 2.0) shows 0.5 within the five
 first steps of SGD, in which its loss changes altogether; so it takes more than that."""
 LEAST_STEPS = 8
+LEAST_SEEN = 2
+"""Sampled steps in which the gradients of the step before were seen."""
+REMEDY = "zero_grad() in every step, before backward()."
 SHARE = 0.7
 """Of the layers, that show a factor of two at least."""
 
@@ -46,7 +49,19 @@ def measure_growth(record: FlowRecord) -> np.ndarray:
 
 
 def check_accumulation(record: FlowRecord) -> list[Finding]:
-    """Return a finding if the weight gradients of most layers grow with the number of steps."""
+    """Return a finding if the gradients of the step before were still there in every sampled step,
+    or if the weight gradients of most layers grow with the number of steps.
+    """
+    later = record.steps[record.steps > 0]
+    if len(later) >= LEAST_SEEN and set(later) <= set(record.left_over):
+        return [
+            Finding(
+                "accumulating_gradients", "problem",
+                f"in all {len(later)} sampled steps after the first, the backward pass began with "
+                "the gradients of the step before", "all weights", float(len(later)), 0.0,
+                "Every step adds its gradient to those of the steps before.", REMEDY,
+            )
+        ]  # fmt: skip
     if len(record) < 4 or record.steps[-1] - record.steps[0] < LEAST_STEPS:
         return []
     grown = measure_growth(record)
@@ -68,6 +83,6 @@ def check_accumulation(record: FlowRecord) -> list[Finding]:
             float(usual[-1]), GROWTH_LEAST,
             "Every step adds its gradient to those of the steps before (value and threshold in "
             "decades).",
-            "zero_grad() in every step, before backward().",
+            REMEDY,
         )
     ]  # fmt: skip

@@ -153,6 +153,7 @@ class GradientFlowMonitor:
         if not self._recorder.wants(self._step):
             return
         self._sampling, self._queued, self._scale = True, False, None
+        self._left_over, self._looked = None, False
         self._probe.attach()
         self._weights.clear()
         if self.optimizers == ():
@@ -162,7 +163,22 @@ class GradientFlowMonitor:
         """Ask the backward pass that runs to call back when it is through."""
         if not self._queued:
             self._queued = True
+            self._look_for_left_over()
             torch.autograd.Variable._execution_engine.queue_callback(self._backward_done)
+
+    @torch.no_grad()
+    def _look_for_left_over(self) -> None:
+        """See whether a backward pass begins with gradients of the step before.
+
+        That is so on purpose if they are set to 0 between two passes of one step, as those of a
+        discriminator through which its generator was trained.
+        """
+        if not self._step or (self._looked and self._left_over is None):
+            return
+        found = self._weights.find_left_over()
+        if self._looked and found is not None:
+            found = found & self._left_over
+        self._left_over, self._looked = found, True
 
     def _backward_done(self) -> None:
         self._queued = False
@@ -225,7 +241,8 @@ class GradientFlowMonitor:
 
     def _finish_sample(self) -> None:
         sites = self._probe.best_pass().sites
-        sample = Sample(self._step, sites, self._weights.states(), self._scale)
+        left = None if self._left_over is None else self._left_over.any()
+        sample = Sample(self._step, sites, self._weights.states(), self._scale, left)
         self._recorder.add(fetch_sample(sample))
 
 

@@ -49,6 +49,7 @@ class WeightWatch:
             for name, p in named
         }
         self.buffers: dict[int, torch.Tensor] = {}  # fresh memory costs more than the copy
+        self.smallest: dict[int, list[torch.Tensor]] = {}  # three of each optimizer's
         self.clear()
 
     def clear(self) -> None:
@@ -68,6 +69,18 @@ class WeightWatch:
         for p, norm in zip(there, norms64([p.grad for p in there]), strict=True):
             self.found[id(p)].grad_norm = norm
 
+    def find_left_over(self) -> torch.Tensor | None:
+        """Return which gradients are there and not 0, of the three smallest parameters of each
+        optimizer that has stepped; None if none is there.
+        """
+        asked = [p for group in self.smallest.values() for p in group]
+        if all(p.grad is None for p in asked):
+            return None
+        return torch.stack([
+            torch.zeros((), dtype=torch.bool, device=p.device) if p.grad is None
+            else (p.grad != 0).any() for p in asked
+        ])  # fmt: skip
+
     # Weights and updates -------------------------------------------------------------------
 
     def owned(self, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -83,6 +96,10 @@ class WeightWatch:
 
         A `closure` computes new gradients within the step: then nothing is known before it.
         """
+        if optimizer is not None and id(optimizer) not in self.smallest:
+            usual = [p for p in parameters if p.requires_grad and not is_lazy(p)
+                     and (p.grad is None or p.grad.layout is torch.strided)]  # fmt: skip
+            self.smallest[id(optimizer)] = sorted(usual, key=torch.Tensor.numel)[:3]
         telling = {} if closure or optimizer is None else {
             id(p): group for group in optimizer.param_groups if says_its_update(optimizer, group)
             for p in group["params"]

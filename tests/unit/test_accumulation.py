@@ -46,3 +46,61 @@ def test_told_by_the_monitor_of_a_loop_without_zero_grad(make, rule, passes):
 
     assert "accumulating_gradients" not in codes(False)
     assert codes(True)[0] == "accumulating_gradients"
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.body = nn.Embedding(20, 8), nn.GRU(8, 8, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.body(self.embed(x))[0][:, -1])
+
+
+def watch_recurrent(steps, begin):
+    """Train for some steps; `begin` is called with the optimizer before each."""
+    torch.manual_seed(0)
+    model = Recurrent()
+    optimizer = torch.optim.Adam(model.parameters())
+    with GradientFlowMonitor(model, every=1) as monitor:
+        for k in range(steps):
+            begin(optimizer, k)
+            loss = F.cross_entropy(model(torch.randint(20, (8, 6))), torch.arange(8) % 4)
+            loss.backward()
+            optimizer.step()
+    return diagnose(monitor).codes
+
+
+def test_seen_at_once_in_networks_of_any_kind():
+    assert watch_recurrent(3, lambda rule, k: None)[0] == "accumulating_gradients"
+    for keep in (True, False):
+        assert "accumulating_gradients" not in watch_recurrent(
+            4, lambda rule, k, keep=keep: rule.zero_grad(set_to_none=keep)
+        )
+    every_second = watch_recurrent(6, lambda rule, k: rule.zero_grad() if k % 2 else None)
+    assert "accumulating_gradients" not in every_second
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_discriminator_through_which_its_generator_is_trained(forgotten):
+    """Its gradients are left over in the generator's pass, and set to 0 before its own."""
+    torch.manual_seed(0)
+    maker = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8))
+    judge = nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(), nn.Linear(8, 1))
+    rules = [torch.optim.Adam(m.parameters()) for m in (maker, judge)]
+    both = nn.ModuleList([maker, judge])
+    monitors = [GradientFlowMonitor(m, every=1) for m in (maker, judge, both)]
+    with monitors[0], monitors[1], monitors[2]:
+        for _ in range(4):
+            made = maker(torch.randn(16, 4))
+            rules[0].zero_grad()
+            F.softplus(-judge(made)).mean().backward()
+            rules[0].step()
+            if not forgotten:
+                rules[1].zero_grad()
+            (F.softplus(judge(made.detach())) + F.softplus(-judge(torch.randn(16, 8)))).mean(
+            ).backward()
+            rules[1].step()
+    told = ["accumulating_gradients" in diagnose(m).codes for m in monitors]
+    assert told == [False, forgotten, forgotten]
