@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from course_lib.diagnosis.local import has_bias
 from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.thresholds import (
     LEAST_PEERS,
@@ -37,13 +38,20 @@ def roles_of(parameter: str) -> Iterator[str]:
     """Yield a parameter's name with one number or all of them left out: what others share with it.
 
     `stages.2.blocks.1.fc.weight` is compared within its stage, with the same block of every stage,
-    and with all.
+    and with all. Where there is an encoder and a decoder, with the blocks of both besides: two
+    blocks each are too few by themselves.
     """
     numbers = list(re.finditer(r"_?\d+", parameter))
     for match in numbers:
         yield f"{parameter[: match.start()]}#{parameter[match.end() :]}"
+    every = re.sub(r"_?\d+", "#", parameter)
     if len(numbers) > 1:
-        yield re.sub(r"_?\d+", "#", parameter)
+        yield every
+    whole = re.sub(r"(?<=\.)\d+(?=\.)", "#", parameter)  # `linear1` is not `linear2`
+    for name in dict.fromkeys((whole, every)):
+        both = re.sub(r"(?<![a-z])(en|de)coder(?![a-z])", "#coder", name)
+        if "#" in name and both != name:
+            yield both
 
 
 def single_matrices(record: FlowRecord) -> list[tuple[int, int]]:
@@ -91,10 +99,15 @@ def find_odd(record: FlowRecord, sizes: Mapping[str, int]) -> list[tuple[int, fl
     """Return the layers that stand out of their role: (place, decades, the others' places).
 
     What the matrix does must be off by as much as its norm: its output, or, where a bias holds that
-    up, the gradient that it passes on. The first and the last matrix may be drawn by other rules,
-    and are no measure for the others.
+    up, the gradient that it passes on. Where the bias holds up the one and a skip connection the
+    other, its own gradient tells: that of a small matrix is as the others', but if its size does
+    not matter, as under weight standardization: then it is larger. The first and the last matrix
+    may be drawn by other rules, and are no measure for the others.
     """
     pairs, table = measure_peers(record)
+    biased = has_bias(record, np.array([k for k, _ in pairs], dtype=int))
+    with np.errstate(divide="ignore"):
+        own = np.log10(record.weight_grad_norms[0, [p for _, p in pairs]])
     roles: dict[tuple[str, int], list[int]] = {}
     for j, (_, p) in enumerate(pairs):
         name = record.parameters[p]
@@ -111,6 +124,8 @@ def find_odd(record: FlowRecord, sizes: Mapping[str, int]) -> list[tuple[int, fl
             if not (apart[3] <= PEERS_ALIKE and abs(away[3]) >= RESCALED):
                 continue
             agrees = (np.abs(away[:3] - away[3]) <= RESCALED_APART) & (apart[:3] <= RESCALED_APART)
+            if away[3] < 0 and biased[j] and np.all(np.isfinite(own[[j, *peers]])):
+                agrees |= np.ptp(own[[j, *peers]]) <= RESCALED_APART
             if agrees.any() and not (away[3] < 0 and may_be_head(record, pairs, j, group)):
                 found[j] = (pairs[j][0], float(away[3]), [pairs[i][0] for i in peers])
     return list(found.values())
@@ -121,8 +136,11 @@ def is_taken_back(record: FlowRecord, place: int, decades: float, others: list[i
     is larger, beside that of the nearest layers of this role.
 
     Told at the first step that has a gradient there: behind a head that begins at 0 there is none
-    at step 0. True if there never is one.
+    at step 0. True if there never is one. Behind a residual sum a normalization takes back what
+    the whole sum is, and not the branch.
     """
+    if record.normalized is not None and record.layers[place] not in record.normalized:
+        return False
     if "Norm" not in "".join(record.kinds[place + 1 : place + 2]):
         return False
     near = [k for k in others if k < place][-1:] + [k for k in others if k > place][:1]

@@ -112,6 +112,9 @@ def test_names_are_compared_by_each_number_and_by_all():
     ]  # fmt: skip
     assert list(roles_of("dense_3/kernel")) == list(roles_of("dense_12/kernel"))
     assert list(roles_of("head.weight")) == []
+    both = ["encoder.layers.0.fc.weight", "decoder.layers.1.fc.weight"]
+    assert [list(roles_of(name))[-1] for name in both] == ["#coder.layers.#.fc.weight"] * 2
+    assert list(roles_of("autoencoder.0.weight")) == ["autoencoder.#.weight"]
     stages = [f"stages.{k // 4}.blocks.{k % 4}.up.weight" for k in range(8)]
     shapes = [1.0, 1.0, 1.0, 1.0, 3.0, 15.0, 3.0, 3.0]  # another width in the second stage
     assert told(peers(record(shapes, names=stages))) == [
@@ -141,6 +144,37 @@ def test_inside_a_branch_in_pytorch(part, factor):
         assert transformer_pytorch(seed=seed) == []
         found = transformer_pytorch(seed=seed, change=(part, factor))
         assert found == [("warning", f"0.layers.1.{part}")]
+
+
+def translator(change=None):
+    """An encoder and a decoder of two blocks each, normalized after each sum."""
+    torch.manual_seed(0)
+    body = nn.Transformer(16, 2, 2, 2, 32, dropout=0.0, batch_first=True)
+    for p in body.parameters():
+        if p.ndim > 1:
+            nn.init.xavier_uniform_(p)
+
+    class Translator(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = body, nn.Linear(16, 4)
+
+        def forward(self, x):
+            return self.head(self.body(x, x).mean(1))
+
+    if change is not None:
+        with torch.no_grad():
+            body.get_submodule(change[0]).weight.mul_(change[1])
+    report = diagnose_pytorch(Translator(), torch.from_numpy(X), torch.from_numpy(Y),
+                              loss=nn.functional.cross_entropy, steps=2)  # fmt: skip
+    return told(report.findings)
+
+
+@pytest.mark.parametrize("factor", [5.0, 0.2, 0.01])
+@pytest.mark.parametrize("where", ["decoder.layers.0.linear1", "encoder.layers.1.linear2"])
+def test_two_blocks_of_an_encoder_and_two_of_a_decoder_are_four(where, factor):
+    assert translator() == []
+    assert translator((where, factor)) == [("warning", f"body.{where}")]
 
 
 def transformer_keras(*, change=None):
