@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from course_lib.diagnosis.peers import single_matrices
+from course_lib.diagnosis.local import single_matrices
 from course_lib.diagnosis.report import Finding
 from course_lib.monitoring import FlowRecord
 

@@ -19,6 +19,46 @@ LEAST_LAYERS = 4
 """Layers with one matrix each, below which there is no usual factor to compare with."""
 
 
+def weight_gains(record: FlowRecord) -> dict[int, int]:
+    """Return, for every direction v of a weight normalization, where its gain g is.
+
+    The weight is g v / |v|, output by output: of norm |g|, whatever the size of v. PyTorch names
+    the two `weight_g` and `weight_v`, or `original0` and `original1`.
+    """
+    place = {name: p for p, name in enumerate(record.parameters)}
+    pairs = (("_v", "_g"), (".original1", ".original0"))
+    return {
+        p: place[f"{name.removesuffix(v)}{g}"] for name, p in place.items() for v, g in pairs
+        if name.endswith(v) and f"{name.removesuffix(v)}{g}" in place
+    }  # fmt: skip
+
+
+def measure_drawn(record: FlowRecord) -> tuple[np.ndarray, np.ndarray]:
+    """Return the norms of the parameters and of their gradients at the first sample, shape (P,).
+
+    Of a direction, those of the weight that is made of it: its gradient is |v| / |g| of v's.
+    """
+    norms, grads = record.weight_norms[0].copy(), record.weight_grad_norms[0].copy()
+    for direction, gain in weight_gains(record).items():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            grads[direction] *= norms[direction] / norms[gain]
+        norms[direction] = norms[gain]
+    return norms, grads
+
+
+def single_matrices(record: FlowRecord) -> list[tuple[int, int]]:
+    """Return (place, parameter) of the layers with one matrix, in the order in which they ran."""
+    owned: dict[str, list[int]] = {}
+    gains = set(weight_gains(record).values())
+    for p, (layer, rank) in enumerate(
+        zip(record.parameter_layers, record.parameter_ranks, strict=True)
+    ):
+        if rank >= 2 and p not in gains:
+            owned.setdefault(layer, []).append(p)
+    return [(k, owned[name][0]) for k, name in enumerate(record.layers)
+            if len(owned.get(name, ())) == 1]  # fmt: skip
+
+
 def measure_factors(record: FlowRecord) -> tuple[np.ndarray, np.ndarray]:
     r"""Return the layers with one weight matrix, and four logarithms (base 10) of each, (n, 4).
 
@@ -31,20 +71,12 @@ def measure_factors(record: FlowRecord) -> tuple[np.ndarray, np.ndarray]:
     an embedding, and what is 0 or not finite.
     """
     scales, norms = record.activation_scales[0], record.activation_grad_norms[0]
-    matrices: dict[str, list[int]] = {}
-    for p, (layer, rank) in enumerate(
-        zip(record.parameter_layers, record.parameter_ranks, strict=True)
-    ):
-        if rank >= 2:
-            matrices.setdefault(layer, []).append(p)
+    drawn, grads = measure_drawn(record)
     places, rows = [], []
-    for k in range(1, len(record.layers)):
-        own = matrices.get(record.layers[k], ())
-        if len(own) != 1 or any("Embedding" in kind for kind in record.kinds[k - 1 : k + 1]):
+    for k, p in single_matrices(record):
+        if k == 0 or any("Embedding" in kind for kind in record.kinds[k - 1 : k + 1]):
             continue
-        values = np.array([scales[k], scales[k - 1], norms[k - 1], norms[k],
-                           record.weight_norms[0, own[0]],
-                           record.weight_grad_norms[0, own[0]]])  # fmt: skip
+        values = np.array([scales[k], scales[k - 1], norms[k - 1], norms[k], drawn[p], grads[p]])
         if np.all(np.isfinite(values)) and np.all(values > 0):
             logs = np.log10(values)
             places.append(k)

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from course_lib.diagnosis.local import has_bias
+from course_lib.diagnosis.local import has_bias, measure_drawn, single_matrices
 from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.thresholds import (
     LEAST_PEERS,
@@ -54,18 +54,6 @@ def roles_of(parameter: str) -> Iterator[str]:
             yield both
 
 
-def single_matrices(record: FlowRecord) -> list[tuple[int, int]]:
-    """Return (place, parameter) of the layers with one matrix, in the order in which they ran."""
-    owned: dict[str, list[int]] = {}
-    for p, (layer, rank) in enumerate(
-        zip(record.parameter_layers, record.parameter_ranks, strict=True)
-    ):
-        if rank >= 2:
-            owned.setdefault(layer, []).append(p)
-    return [(k, owned[name][0]) for k, name in enumerate(record.layers)
-            if len(owned.get(name, ())) == 1]  # fmt: skip
-
-
 def measure_peers(record: FlowRecord) -> tuple[list[tuple[int, int]], np.ndarray]:
     """Return (place, parameter) of the layers with one matrix, and four logarithms of each, (n, 4).
 
@@ -76,7 +64,7 @@ def measure_peers(record: FlowRecord) -> tuple[list[tuple[int, int]], np.ndarray
     pairs = [(k, p) for k, p in single_matrices(record) if "Embedding" not in record.kinds[k]]
     with np.errstate(divide="ignore", invalid="ignore"):
         s, g = np.log10(record.activation_scales[0]), np.log10(record.activation_grad_norms[0])
-        norms = np.log10(record.weight_norms[0])
+        norms = np.log10(measure_drawn(record)[0])
         known = np.isfinite(s)
         before = {k: int(np.flatnonzero(known[:k])[-1]) for k, _ in pairs if known[:k].any()}
         rows = [(s[k], s[k] - s[before[k]], g[before[k]] - g[k], norms[p]) if k in before
@@ -107,7 +95,7 @@ def find_odd(record: FlowRecord, sizes: Mapping[str, int]) -> list[tuple[int, fl
     pairs, table = measure_peers(record)
     biased = has_bias(record, np.array([k for k, _ in pairs], dtype=int))
     with np.errstate(divide="ignore"):
-        own = np.log10(record.weight_grad_norms[0, [p for _, p in pairs]])
+        own = np.log10(measure_drawn(record)[1][[p for _, p in pairs]])
     roles: dict[tuple[str, int], list[int]] = {}
     for j, (_, p) in enumerate(pairs):
         name = record.parameters[p]

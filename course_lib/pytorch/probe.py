@@ -84,7 +84,7 @@ class Watched:
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self.name, self.kind = name or type(module).__name__, type(module).__name__
-        leaf = not any(True for _ in module.children())
+        leaf = all(name == "parametrizations" for name, _ in module.named_children())
         own = leaf or any(True for _ in module.parameters(recurse=False))
         self.own = own and not isinstance(module, PASSING)
         self.linear = isinstance(module, LINEAR)
@@ -148,7 +148,8 @@ class FlowProbe:
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.watched: dict[int, Watched] = {}
         for name, module in model.named_modules():
-            self.watched[id(module)] = Watched(name, module)
+            if "parametrizations" not in name.split("."):  # they make weights, and are no layers
+                self.watched[id(module)] = Watched(name, module)
         self.current, self.kept = Pass(), None
         self._signed: tuple | None = None
         self.steady: set[str] = set()  # sites whose output was still as it was after a pass

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from course_lib.diagnosis.gains import measure_gains
+from course_lib.diagnosis.local import measure_drawn
 from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.states import check_identical, check_statistics
 from course_lib.diagnosis.trial import FirstCall
@@ -32,6 +33,19 @@ from course_lib.pytorch.trial_weights import (
 )
 
 
+def made_tensors(model: nn.Module) -> dict[int, torch.Tensor]:
+    """Return what stands for the tensors with a history that modules hold, by their id.
+
+    Such a tensor cannot be copied: a weight made by `torch.nn.utils.weight_norm`, which is made
+    again in every pass, or a state that was kept from the last one.
+    """
+    return {
+        id(held): held.detach().clone()
+        for module in model.modules() for held in list_tensors(list(vars(module).values()))
+        if not held.is_leaf
+    }  # fmt: skip
+
+
 class Trial:
     """A copy of a model, the batches for it, and its loss."""
 
@@ -41,7 +55,7 @@ class Trial:
         self.loss = loss and FirstCall("targets", "`loss` takes beside the model's output", loss)
         self.steps = steps
         self.call = FirstCall("inputs", "`model` can be called on", call_model)
-        self.memo: dict = {}
+        self.memo: dict = made_tensors(model)
         try:
             self.model = copy.deepcopy(model, self.memo)
         except (RuntimeError, TypeError, NotImplementedError) as error:
@@ -184,7 +198,7 @@ class Trial:
     def look_at_weights(self, record: FlowRecord) -> FlowRecord:
         """Return the record with how the matrices were drawn, and what a normalization takes."""
         sizes = {name: p.numel() for name, p in self.model.named_parameters()}
-        norms = record.weight_norms[0]
+        norms = measure_drawn(record)[0]
         gains = measure_gains(record.parameters, norms, fans_in(self.model), sizes)
         return replace(record, normalized=self.normalized.layers, gains=gains)
 

@@ -25,6 +25,8 @@ def fans_in(model: nn.Module) -> dict[str, int]:
         for own, p in module._parameters.items():
             if p is None or p.ndim < 2:
                 continue
+            if own.endswith("_g") and f"{own[:-1]}v" in module._parameters:
+                continue  # the gain of a weight normalization
             full = f"{name}.{own}".lstrip(".")
             if isinstance(module, nn.Embedding):
                 found[full] = 1
@@ -34,6 +36,10 @@ def fans_in(model: nn.Module) -> dict[str, int]:
                 found[full] = len(p)  # a dense layer of transformers, transposed
             elif own == "weight" and _is_dense(module):
                 found[full] = p.shape[1]
+        for own, made in getattr(module, "parametrizations", {}).items():
+            if hasattr(made, "original1") and isinstance(module, ROWS_ARE_OUTPUTS):
+                direction = f"{name}.parametrizations.{own}.original1".lstrip(".")
+                found[direction] = made.original1[0].numel()  # weight normalization
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -33,6 +35,12 @@ def rank_of(shape: torch.Size) -> int:
     return 1 if len(shape) > 2 and sum(n > 1 for n in shape) < 2 else len(shape)
 
 
+def owner_of(parameter: str) -> str:
+    """Return the module that a parameter belongs to: of a parametrized weight, the one that has it.
+    """
+    return re.sub(r"\.?parametrizations\.[^.]*$", "", parameter.rpartition(".")[0])
+
+
 class WeightWatch:
     """The parameters of a model, measured in sampled steps; no hook is on them.
 
@@ -44,7 +52,7 @@ class WeightWatch:
         self.parameters = [p for _, p in named]
         self.found = {
             id(p): ParameterState(
-                name, name.rpartition(".")[0] or type(model).__name__, 0, p.requires_grad
+                name, owner_of(name) or type(model).__name__, 0, p.requires_grad
             )
             for name, p in named
         }

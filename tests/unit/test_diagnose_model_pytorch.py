@@ -2,6 +2,7 @@
 
 import copy
 import random
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -281,9 +282,19 @@ def test_bad_arguments_are_named(arguments, error, words):
 
 def test_a_model_that_cannot_be_copied_is_refused():
     model = perceptron(2)
-    model.cache = model[0](X)  # not a leaf of the graph
+    model.lock = threading.Lock()
     with pytest.raises(TypeError, match="copy"):
         diagnose_model(model, X, Y, loss=LOSS)
+
+
+def test_tensors_with_a_history_that_a_module_keeps_are_no_hindrance():
+    model = perceptron(2)
+    model.cache = model[0](X)
+    model[2].state = (model.cache + 1, {"last": model.cache * 2})
+    kept = model.cache
+    assert diagnose_model(model, X, Y, loss=LOSS, steps=2).findings == ()
+    assert model.cache is kept
+    assert kept.grad_fn is not None
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e25])
