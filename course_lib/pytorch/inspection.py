@@ -85,8 +85,9 @@ def dead_units(
         model: any module; modules and functional activations are found alike. It is run in
             evaluation mode, and left in the mode in which it was.
         x: the inputs, first axis over the data set: an array or a tensor for `model(x)`, a dict of
-            them for `model(**x)`, a tuple for `model(*x)`. Gates of recurrent layers are counted
-            on the first sequences of each batch (`course_lib.gates`).
+            them for `model(**x)`, a tuple for `model(*x)`. Parts whose first axes differ (words
+            beside offsets, sequences with time first) are run at once. Gates of recurrent layers
+            are counted on the first sequences of each batch (`course_lib.gates`).
         batch_size: how many are run at a time.
         share: the share of the largest slope below which a value counts as saturated.
 
@@ -98,10 +99,9 @@ def dead_units(
     # Functional activations leave a trace in a graph.
     with generators_kept(seed=0), evaluating(model), torch.enable_grad():
         inputs = {k: _data_set(model, part) for k, part in _named(x).items()}
-        count = {len(part) for part in inputs.values()}
-        if len(count) != 1:
-            raise ValueError(f"`x` (parts of {sorted(count)} inputs) must have one first axis.")
-        (count,) = count
+        count = len(next(iter(inputs.values())))
+        if any(len(part) != count for part in inputs.values()):
+            batch_size = max(map(len, inputs.values()))  # the first axis is not the data set's
         call = FirstCall("x", "`model` can be called on", call_model)
         for start in range(0, count, batch_size):
             rows = {k: part[start : start + batch_size] for k, part in inputs.items()}

@@ -94,3 +94,21 @@ def test_recurrent_layers_in_bfloat16_have_a_profile(kind):
     (found,) = bptt_gradient_profile(model.bfloat16(), SEQUENCES).values()
     # Eight bits of mantissa over seven steps: within a twentieth of a decade.
     np.testing.assert_allclose(found.log10_norms, expected.log10_norms, atol=0.05)
+
+
+def test_parts_with_different_first_axes_are_run_at_once():
+    class Bags(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = nn.EmbeddingBag(9, 8), nn.Linear(8, 2)
+
+        def forward(self, words, starts):
+            return self.head(torch.relu(self.words(words, starts)))
+
+    torch.manual_seed(0)
+    model, words, starts = Bags(), torch.arange(40) % 9, torch.arange(0, 40, 4)
+    expected = (model.words(words, starts) > 0).double().mean(0)
+    (layer,) = dead_units(model, (words, starts), batch_size=2).layers
+    np.testing.assert_allclose(layer.active, expected)
+    with pytest.raises(ValueError, match="`x` must be what `model` can be called on"):
+        dead_units(nn.Bilinear(5, 5, 2), (torch.ones(3, 5), torch.ones(4, 5)))
