@@ -229,6 +229,8 @@ class FlowRecord:
             square of the entries times the root of how many inputs one output sums up: by this
             they multiply independent inputs, 1.4 by He's rule. Shape (P,), NaN for all others;
             None if nobody looked.
+        inner: layers whose output goes, by whatever way, into another layer with parameters: no
+            heads; None if nobody looked (`diagnose_model` in PyTorch does).
     """
 
     framework: str
@@ -258,6 +260,7 @@ class FlowRecord:
     unused: tuple[str, ...] | None = field(default=None, repr=False)
     normalized: tuple[str, ...] | None = field(default=None, repr=False)
     gains: np.ndarray | None = field(default=None, repr=False)
+    inner: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """The number R of sampled steps."""

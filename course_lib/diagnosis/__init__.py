@@ -22,7 +22,7 @@ from course_lib.diagnosis.depth import (
     diagnose_flow,
     put_growth_first,
 )
-from course_lib.diagnosis.gains import check_gains
+from course_lib.diagnosis.gains import check_gains, check_small_gain
 from course_lib.diagnosis.inspections import (
     diagnose_clipping,
     diagnose_profile,
@@ -118,7 +118,7 @@ def check_weights(record: FlowRecord) -> list[Finding]:
     by_effect = check_scale(record)
     if any(f.code == "large_weights" for f in by_size):
         return by_size
-    return by_effect or by_size
+    return by_effect or by_size or check_small_gain(record)
 
 
 CHECKS: dict[type, Callable] = {

@@ -4,7 +4,9 @@ With entries of standard deviation s, a layer that sums up n independent inputs 
 scale by its gain $s \sqrt{n}$: 1.4 by He's rule, 1 by LeCun's, 0.6 as PyTorch draws. A standard
 deviation of 1 gives the root of n. A normalization behind the layer takes that back, and leaves the
 layer's speed: a step turns the matrix by an angle that is as many times smaller under Adam, and by
-the square under SGD. What is drawn small is passed over: heads and branches are, on purpose.
+the square under SGD. What is drawn small is passed over: heads and branches are, on purpose; but
+for one matrix, far smaller than the others, that other layers build on and that takes the gradient
+from all before it, as no branch does, which is left beside the skip connection.
 Only `diagnose_model` knows the gains.
 Source: he2015delving (the variance that a layer keeps).
 """
@@ -15,8 +17,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from course_lib.diagnosis.local import single_matrices
 from course_lib.diagnosis.report import Finding
-from course_lib.diagnosis.thresholds import GAIN_ALL, GAIN_ONE, GATED_GAIN_WARNING
+from course_lib.diagnosis.thresholds import (
+    GAIN_ALL,
+    GAIN_ONE,
+    GATED_GAIN_WARNING,
+    RESCALED_OUTRIGHT,
+)
 from course_lib.monitoring import FlowRecord
 
 LEAST = 3
@@ -101,6 +109,46 @@ def check_gains(record: FlowRecord) -> list[Finding]:
             float(gains[large[0]]), GAIN_ONE,
             "What comes out is out of scale. Where a normalization takes that back, the layer "
             "itself learns as many times too slowly under Adam, and by its square under SGD.",
+            "this layer's initial weights: the same rule as for the others.",
+        )
+    ]  # fmt: skip
+
+
+def check_small_gain(record: FlowRecord) -> list[Finding]:
+    """Return a finding if one matrix is twenty times smaller than the usual of the others, and the
+    gradient behind it as many times larger than before it.
+
+    None where nobody looked which layers are heads, or in front of a normalization.
+    """
+    if record.gains is None or record.inner is None:
+        return []
+    pairs = [(k, p) for k, p in single_matrices(record)
+             if record.gains[p] > 0 and "Embedding" not in record.kinds[k]]  # fmt: skip
+    if len(pairs) < LEAST:
+        return []
+    logs = np.log10(record.gains[[p for _, p in pairs]])
+    norms = record.activation_grad_norms[0]
+    found = []
+    for j, (k, _) in enumerate(pairs):
+        away = logs[j] - np.median(np.delete(logs, j))
+        known = np.flatnonzero(norms[:k] > 0)
+        name = record.layers[k]
+        if away > -RESCALED_OUTRIGHT or not len(known) or not norms[k] > 0:
+            continue
+        kept = name in record.inner and name not in (record.normalized or ())
+        if kept and np.log10(norms[known[-1]] / norms[k]) <= -RESCALED_OUTRIGHT:
+            found.append((k, away))
+    if len(found) != 1:
+        return []
+    k, away = found[0]
+    return [
+        Finding(
+            "rescaled_layer", "warning",
+            f"weights too small: this matrix is {10**-away:.0f} times smaller than the usual one, "
+            "for how many inputs it sums up, at the first step", record.layers[k], float(away),
+            -RESCALED_OUTRIGHT,
+            "It gives little but its bias, and no layer before it gets more than this share of the "
+            "gradient (value and threshold in decades).",
             "this layer's initial weights: the same rule as for the others.",
         )
     ]  # fmt: skip

@@ -26,6 +26,7 @@ from course_lib.pytorch.monitor import GradientFlowMonitor
 from course_lib.pytorch.randomness import seed_generators
 from course_lib.pytorch.trial_facts import FirstPass, RoundingWatch, list_tensors
 from course_lib.pytorch.trial_weights import (
+    InnerWatch,
     NormalizedWatch,
     fans_in,
     find_identical,
@@ -66,7 +67,7 @@ class Trial:
         if not self.model.training:
             self.model.train()
         self.first, self.output = FirstPass(self.model), None
-        self.normalized = NormalizedWatch(self.model)
+        self.normalized, self.inner = NormalizedWatch(self.model), InnerWatch(self.model)
         first = next(iter(self.model.parameters()), torch.empty(0))
         self.batches = read_batches(inputs, targets, limit=steps, like=first)
         if any(is_lazy(p) for p in self.model.parameters()):
@@ -152,7 +153,7 @@ class Trial:
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
-        with self.first, self.normalized:
+        with self.first, self.normalized, self.inner:
             yield
 
     def refused(self) -> bool:
@@ -200,7 +201,9 @@ class Trial:
         sizes = {name: p.numel() for name, p in self.model.named_parameters()}
         norms = measure_drawn(record)[0]
         gains = measure_gains(record.parameters, norms, fans_in(self.model), sizes)
-        return replace(record, normalized=self.normalized.layers, gains=gains)
+        return replace(
+            record, normalized=self.normalized.layers, gains=gains, inner=self.inner.layers
+        )
 
     def check_states(self) -> list[Finding]:
         """Return what was wrong with the model's own state before the first step."""

@@ -92,6 +92,55 @@ def find_unused_statistics(model: nn.Module) -> tuple[list[str], int]:
     return unused, len(found)
 
 
+class InnerWatch:
+    """Finds the layers whose output goes into another layer with parameters, in one pass.
+
+    Use it as a context manager around the pass, in which gradients are on; what is only cut off
+    from the next layer is no inner one.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.layers: tuple[str, ...] = ()
+
+    def __enter__(self) -> InnerWatch:
+        self._made: dict[int, tuple[str, object]] = {}  # the node is kept, and its id its own
+        self._given: list[object] = []
+        self._handles = []
+        for name, module in self.model.named_modules():
+            inside = {part for part, _ in module.named_children()} - {"parametrizations"}
+            if not inside and any(True for _ in module.parameters()) and (
+                    "parametrizations" not in name.split(".")):  # fmt: skip
+                self._handles.append(
+                    module.register_forward_hook(
+                        lambda module, args, output, name=name: self._see(name, args, output)
+                    )
+                )
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        found, seen, queue = set(), set(), self._given
+        while queue:
+            node = queue.pop()
+            if node is None or id(node) in seen:
+                continue
+            seen.add(id(node))
+            if id(node) in self._made:
+                found.add(self._made[id(node)][0])
+            else:
+                queue += [following for following, _ in node.next_functions]
+        self.layers = tuple(sorted(found))
+        self._made, self._given = {}, []
+
+    def _see(self, name: str, args: tuple, output: object) -> None:
+        if graph.transformed() or not isinstance(output, torch.Tensor) or output.grad_fn is None:
+            return
+        self._given += [a.grad_fn for a in args if isinstance(a, torch.Tensor)]
+        self._made[id(output.grad_fn)] = name, output.grad_fn
+
+
 class NormalizedWatch:
     """Finds the layers whose output a normalization takes as it is, in one pass.
 
