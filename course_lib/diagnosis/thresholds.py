@@ -107,6 +107,10 @@ UPDATE_LOST = 6e-8
 """Half a unit in the last place of float32: a smaller relative update is rounded away."""
 UPDATE_STILL = 1e-6
 """A million steps to change a weight by its own size."""
+UPDATE_FASTEST = 2e-5
+"""Of the matrix that moves most: fifty thousand steps to change it by its own size. In 76 sound
+networks the fastest is above 2e-4 in the first steps, under Adam at 1e-3 and under SGD at 0.01, but
+for one with a vanishing gradient; at rates ten thousand times smaller it is below 4e-5."""
 STILL_BRANCH = 1e-2
 """Of what is usual where weights move: the gradient at the output of what stands still, below which
 it lies on a branch (a block scaled by 1e-6 on purpose, attention that is still even); or else its

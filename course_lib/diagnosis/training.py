@@ -19,6 +19,7 @@ from course_lib.diagnosis.thresholds import (
     SPIKE,
     STILL_BRANCH,
     STILL_SHARE,
+    UPDATE_FASTEST,
     UPDATE_FROM_ZERO,
     UPDATE_LOST,
     UPDATE_PROBLEM,
@@ -271,4 +272,24 @@ def check_updates(record: FlowRecord) -> list[Finding]:
                 UPDATE_LOST if lost else UPDATE_STILL, why, remedy,
             )
         )  # fmt: skip
+    if not any(f.code == "standing_still" and f.severity != "info" for f in found):
+        slow = check_fastest(record, columns, ratios)
+        found = slow + [f for f in found if not slow or f.code != "standing_still"]
     return found
+
+
+def check_fastest(record: FlowRecord, columns: list[int], ratios: np.ndarray) -> list[Finding]:
+    """Return a finding if even the matrix that moves most hardly moves."""
+    k = max(columns, key=lambda k: ratios[k])
+    moved = np.any(record.update_ratios > 0, axis=1)
+    if not 0 < ratios[k] < UPDATE_FASTEST or is_rising(record.update_ratios[moved, k]):
+        return []
+    return [
+        Finding(
+            "standing_still", "warning",
+            f"none of {len(columns)} weights moves by more than this share of itself in a step",
+            record.parameters[k], float(ratios[k]), UPDATE_FASTEST,
+            "At this rate the one that moves most needs fifty thousand steps to change by its "
+            "size.", "a larger rate, unless this is the beginning of a warm-up.",
+        )
+    ]  # fmt: skip

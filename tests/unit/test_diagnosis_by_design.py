@@ -52,6 +52,15 @@ def test_one_matrix_of_many_that_stands_still_is_a_note_and_several_are_not():
     assert told(check_updates(record([*usual[:8], 5e-9])))[0][0] == "problem"
 
 
+def test_a_rate_at_which_even_the_fastest_matrix_hardly_moves():
+    slow = told(check_updates(record([2e-6, 3e-6, 1e-5, 2e-6])))
+    assert slow == [("warning", "standing_still", "l2.weight")]
+    assert check_updates(record([2e-6, 3e-6, 3e-5, 2e-6])) == []  # as a branch that is quiet
+    for rate, codes in ((1e-3, ()), (1e-7, ("standing_still",))):
+        report = diagnose_model(plain_network(), X, Y, loss=F.cross_entropy, learning_rate=rate)
+        assert report.codes == codes
+
+
 def test_a_scale_of_channels_is_no_matrix_whatever_its_rank():
     for name in ("stem.gamma", "block.layer_scale", "conv.gain", "norm/gamma"):
         assert is_scale(name)
