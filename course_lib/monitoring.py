@@ -85,7 +85,7 @@ def flat_mask(name: str, h: object, z: object, share: float) -> object | None:
     return None
 
 
-@dataclass
+@dataclass(eq=False)
 class Site:
     """What one call of one layer gave in one sampled step; numbers may still be on the device.
 

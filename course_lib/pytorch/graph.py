@@ -56,13 +56,14 @@ def packed() -> bool:
         return True
 
 
+_compiling, _tracing = torch.compiler.is_compiling, torch.jit.is_tracing
+_transform = torch._C._functorch.peek_interpreter_stack
+
+
 def transformed() -> bool:
     """Return whether a `torch.func` transform or a tracer runs: tensors then hold no numbers."""
-    return (
-        torch.compiler.is_compiling()  # first: the rest is nothing for a compiler
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.jit.is_tracing()
-    )
+    # The compiler first: the rest is nothing for it.
+    return _compiling() or _transform() is not None or _tracing()
 
 
 def activation_of(node: object) -> str | None:

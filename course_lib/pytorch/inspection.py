@@ -35,8 +35,9 @@ from course_lib.inspection import (
 from course_lib.monitoring import ONE_SIDED
 from course_lib.pytorch.batches import call_model
 from course_lib.pytorch.model_profiles import profile_recurrent_layers, recurrent_modules
-from course_lib.pytorch.probe import FlowProbe, first_tensor
+from course_lib.pytorch.probe import FlowProbe
 from course_lib.pytorch.randomness import generators_kept
+from course_lib.pytorch.watched import first_tensor
 from course_lib.recurrent_results import BPTTProfile
 
 

@@ -27,6 +27,14 @@ from course_lib.pytorch.weight_watch import WeightWatch
 
 def fetch_sample(sample: Sample) -> Sample:
     """Bring a sample's numbers from the device to the host in one transfer."""
+    here = not any(isinstance(o.norm, torch.Tensor) for o in (*sample.sites, *sample.parameters))
+    if here and sample.gradient_scale is None and sample.left_over is None:
+        for site in sample.sites:
+            if site.active is not None:
+                site.active = site.active.numpy()
+            if site.flat is not None:
+                site.flat = site.flat.numpy()
+        return sample
     slots = sample.slots(torch.Tensor)
     values = [getattr(owner, name) for owner, name in slots]
     remote = next((value.device for value in values if not value.is_cpu), None)
@@ -142,6 +150,7 @@ class GradientFlowMonitor:
         if not self._entered:
             raise RuntimeError("step() must be called inside `with monitor:`.")
         if self._sampling:
+            self._catch_up()
             self._weights.after_update(self._weights.parameters)
         self._close_step()
 
@@ -155,16 +164,16 @@ class GradientFlowMonitor:
         self._sampling, self._queued, self._scale = True, False, None
         self._left_over, self._looked = None, False
         self._probe.attach()
-        self._weights.clear()
         if self.optimizers == ():
             self._weights.before_update(self._weights.parameters)
 
-    def _queue(self) -> None:
-        """Ask the backward pass that runs to call back when it is through."""
-        if not self._queued:
-            self._queued = True
+    def _queue(self) -> bool:
+        """Ask the backward pass that runs to call back when it is through; say if it is new."""
+        new, self._queued = not self._queued, True
+        if new:
             self._look_for_left_over()
             torch.autograd.Variable._execution_engine.queue_callback(self._backward_done)
+        return new
 
     @torch.no_grad()
     def _look_for_left_over(self) -> None:
@@ -186,6 +195,10 @@ class GradientFlowMonitor:
             self._probe.settle()
             self._weights.measure_gradients()
 
+    def _catch_up(self) -> None:
+        if self._probe.catch_up():
+            self._weights.measure_gradients()
+
     def _end_sampling(self) -> None:
         if self._sampling:
             self._probe.detach()
@@ -203,6 +216,7 @@ class GradientFlowMonitor:
             self._expected = set(self._done)
             self._close_step()
         if self._sampling:
+            self._catch_up()
             if self.scaler is not None and self.scaler.is_enabled():
                 self._scale = self.scaler.scale(torch.ones((), device=owned[0].device)).double()
             closure = len(args) > 1 or kwargs.get("closure") is not None

@@ -24,16 +24,17 @@ def _quick(tensor: torch.Tensor) -> bool:
     return (
         tensor.dtype is torch.float32
         and tensor.is_cpu
+        and tensor.numel() <= BLOCK
         and tensor.layout is torch.strided
-        and 0 < tensor.numel() <= BLOCK
     )
 
 
 def norm64(tensor: torch.Tensor) -> torch.Tensor | float:
     """Return the Euclidean norm as if accumulated in float64: no square under- or overflows.
 
-    On a GPU the result stays there. On the CPU, where reading a number costs nothing, float32 is
-    five times as fast, and is trusted where it is far from both ends of its range. On Apple's GPUs,
+    On a GPU the result stays there. On the CPU, where reading a number costs nothing, it is a
+    number, and float32 is five times as fast, and is trusted where it is far from both ends of its
+    range. On Apple's GPUs,
     which have no float64, the entries are scaled by the largest.
     """
     if tensor.layout is not torch.strided or tensor.is_complex():
@@ -44,7 +45,8 @@ def norm64(tensor: torch.Tensor) -> torch.Tensor | float:
             return norm
     tensor = tensor.detach()
     if tensor.device.type != "mps":
-        return torch.linalg.vector_norm(tensor, dtype=torch.float64)
+        norm = torch.linalg.vector_norm(tensor, dtype=torch.float64)
+        return norm.item() if norm.is_cpu else norm
     largest = tensor.float().abs().amax() if tensor.numel() else tensor.float().sum()
     safe = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
     return safe * torch.linalg.vector_norm(tensor.float() / safe)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -16,117 +16,13 @@ from course_lib.monitoring import ONE_SIDED, Site, flat_mask
 from course_lib.pytorch import graph
 from course_lib.pytorch.gates import measure_gates
 from course_lib.pytorch.norms import norm64, norms64
-
-MODULE_ACTIVATIONS = {
-    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.LeakyReLU: "leaky_relu", nn.PReLU: "leaky_relu",
-    nn.ELU: "elu", nn.SELU: "selu", nn.GELU: "gelu", nn.SiLU: "silu", nn.Mish: "mish",
-    nn.Hardswish: "hardswish", nn.Softplus: "softplus", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh",
-    nn.Hardsigmoid: "hardsigmoid",
-}  # fmt: skip
-
-PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
-           nn.Dropout3d, nn.AlphaDropout)  # fmt: skip
-"""Modules whose output says nothing that their input does not."""
-
-LINEAR = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.LayerNorm,
-          nn.GroupNorm, nn.Embedding, nn.RNNBase)  # fmt: skip
-"""Modules that are no activation, whatever node their output has."""
-
-CHANNEL_MODULES = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm,
-                   nn.modules.instancenorm._InstanceNorm)  # fmt: skip
-
-
-def first_tensor(output: object) -> torch.Tensor | None:
-    """Return the first floating-point tensor of a module's output, whatever holds it."""
-    if isinstance(output, torch.Tensor):
-        return output if output.is_floating_point() else None
-    if isinstance(output, nn.utils.rnn.PackedSequence):
-        return output.data
-    if isinstance(output, dict):
-        output = output.values()
-    if isinstance(output, Iterable) and not isinstance(output, str):
-        for part in output:
-            found = first_tensor(part)
-            if found is not None:
-                return found
-    return None
-
-
-def count_units(values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return the sum of a mask, or of zeros and ones, per unit; units lie along `axis`."""
-    if values.ndim == 2:
-        return values.sum(0 if axis in (1, -1) else 1)
-    others = [d for d in range(values.ndim) if d != axis % values.ndim]
-    return values.sum(dim=others) if others else values
-
+from course_lib.pytorch.watched import Pass, Watched, count_units, first_tensor
 
 HELD = 1 << 22
 """Bytes of outputs and gradients that a pass may hold until they are measured together."""
 
 MET = 1 << 25
 """Bytes of outputs that a pass may hold to see which are never overwritten in place."""
-
-
-class Watched:
-    """What the hooks need to know of a module, found out once.
-
-    Fields:
-        name: its path in the model.
-        own: whether its output is measured; a container's is only searched for activations.
-        linear: whether it is known to be no activation.
-        activation: one of `ACTIVATION_KINDS` if its class is known for one.
-        parametric: whether it has parameters, below it as well.
-        recurrent: whether it is one of PyTorch's own recurrent layers.
-        axis: the axis of its units, None for an activation, whose input tells.
-    """
-
-    __slots__ = ("activation", "axis", "kind", "linear", "name", "own", "parametric", "recurrent")
-
-    def __init__(self, name: str, module: nn.Module) -> None:
-        self.name, self.kind = name or type(module).__name__, type(module).__name__
-        leaf = all(name == "parametrizations" for name, _ in module.named_children())
-        own = leaf or any(True for _ in module.parameters(recurse=False))
-        self.own = own and not isinstance(module, PASSING)
-        self.linear = isinstance(module, LINEAR)
-        self.activation = MODULE_ACTIVATIONS.get(type(module))
-        self.parametric = any(True for _ in module.parameters())
-        self.recurrent = isinstance(module, nn.RNNBase)
-        first = isinstance(module, (*CHANNEL_MODULES, nn.modules.pooling._MaxPoolNd))
-        self.axis = 1 if first else -1
-        if self.activation is not None:
-            self.axis = None
-
-
-class Pass:
-    """The sites of one forward pass and what its backward pass brought.
-
-    To measure many tensors in one call is twice as fast as one by one. So a few outputs and
-    gradients wait for it: those that are known not to be overwritten in place. Few, because the
-    layers after them would be given fresh memory, which costs more than the calls.
-    """
-
-    def __init__(self) -> None:
-        self.outputs: list[tuple[Site, torch.Tensor, int, int]] = []
-        self.gradients: list[tuple[Site, torch.Tensor]] = []
-        self.met: list[tuple[str, torch.Tensor, int]] = []
-        self.inside = True  # until the model returns
-        self.blind: dict[str, Site] = {}  # run without a graph: under no_grad, or to be run again
-        self.held = self.met_bytes = 0
-        self.sites: list[Site] = []
-        self.calls: dict[str, int] = {}
-        self.nodes: dict[int, object] = {}  # holding a node keeps its id its own
-        self.axes: dict[tuple[int, ...], int] = {}
-        self.differentiated = self.closed = False
-
-    def close(self) -> None:
-        """Let go of the graph, whose nodes hold, by their hooks, this pass.
-
-        A circle through the graph is one that the garbage collector does not see: what is held here
-        beyond the pass is never freed, nor is the model.
-        """
-        for held in (self.outputs, self.gradients, self.met, self.nodes):
-            held.clear()
-        self.closed = True
 
 
 class FlowProbe:
@@ -136,12 +32,13 @@ class FlowProbe:
         model: the module whose layers are watched.
         share: the share of the largest slope below which a value counts as saturated.
         max_calls: how many calls of one module are recorded in a pass.
-        on_gradient: called whenever a gradient comes through, from within the backward pass.
+        on_gradient: called when a gradient comes through, from within the backward pass; says
+            whether it is the first one there.
     """
 
     def __init__(
         self, model: nn.Module, *, share: float, max_calls: int,
-        on_gradient: Callable[[], None] | None = None,
+        on_gradient: Callable[[], bool] | None = None,
     ) -> None:  # fmt: skip
         self.model, self.share, self.max_calls = model, share, max_calls
         self.on_gradient = on_gradient
@@ -150,9 +47,12 @@ class FlowProbe:
         for name, module in model.named_modules():
             if "parametrizations" not in name.split("."):  # they make weights, and are no layers
                 self.watched[id(module)] = Watched(name, module)
+        self.watched[id(model)].plain = False  # where it ends the pass ends
         self.current, self.kept = Pass(), None
         self._signed: tuple | None = None
+        self._carrier = torch.empty(0)  # hands a hook to a node, at a third of the usual cost
         self.steady: set[str] = set()  # sites whose output was still as it was after a pass
+        self.starters: set[str] = set()  # sites with the first gradient of some backward pass
 
     def attach(self) -> None:
         """Put the hooks on; `detach` takes them off.
@@ -186,26 +86,61 @@ class FlowProbe:
         self.settle(run)
         return run
 
-    @torch.no_grad()
     def settle(self, run: Pass | None = None) -> None:
         """Measure what was held, now that the backward pass is through."""
         run = run or self.current
-        for name, h, version in run.met:
+        for site, watched, h, version in run.met:
             if h._version == version:
-                self.steady.add(name)
-        steady = []
-        for site, h, version, axis in run.outputs:
-            if h._version == version:
-                steady.append((site, h))
-                self._count(site, h, None, axis)
-            else:  # never the case before: from now on it is measured at once
-                self.steady.discard(site.name)
-        for found, name in ((steady, "norm"), (run.gradients, "grad_norm")):
-            for (site, _), norm in zip(found, norms64([t for _, t in found]), strict=True):
-                setattr(site, name, norm)
-        run.outputs, run.gradients, run.held = [], [], 0
+                self.steady.add(site.name)
+                watched.steady = site.name == watched.name and not h._backward_hooks
+                came = site.grad_norm is not None or site in run.gradients
+                watched.follows = came and site.name not in self.starters
+        self._measure_outputs(run)
+        self._measure_gradients(run)
         if not run.inside:
             run.met.clear()
+
+    def _measure_outputs(self, run: Pass) -> None:
+        """Measure the outputs that are held."""
+        if not run.outputs:
+            return
+        sites, tensors = [], []
+        with torch.no_grad():
+            for site, h, version, axis in run.outputs:
+                if h._version == version:
+                    sites.append(site)
+                    tensors.append(h)
+                    if site.activation is not None:
+                        self._count(site, h, None, axis)
+                    continue
+                self.steady.discard(site.name)  # never so before: from now on measured at once
+                for watched in self.watched.values():
+                    watched.steady &= watched.name != site.name
+        for site, norm in zip(sites, norms64(tensors), strict=True):
+            site.norm = norm
+        run.outputs, run.held = [], 0
+
+    def _measure_gradients(self, run: Pass) -> None:
+        """Measure the gradients that are held."""
+        if run.differentiated:
+            norms = norms64(list(run.gradients.values()))
+            for site, norm in zip(run.gradients, norms, strict=True):
+                site.grad_norm = norm
+            run.gradients.clear()
+            run.held = 0
+
+    def catch_up(self) -> bool:
+        """Measure gradients of which nothing was heard, and say whether there are such.
+
+        A backward pass may begin where none began before: at a site whose hook only keeps the
+        gradient. Then no hook of this model does so any more.
+        """
+        missed = bool(self.current.gradients)
+        if missed:
+            self.settle()
+            for watched in self.watched.values():
+                watched.plain = False
+        return missed
 
     def _begin_pass(self) -> None:
         """Keep the pass so far if it was differentiated, and begin another."""
@@ -231,9 +166,12 @@ class FlowProbe:
         watched = self.watched.get(id(module))
         if watched is None or graph.transformed():
             return
+        if watched.steady and watched.plain and self._again(watched, output):
+            return
         blind = not torch.is_grad_enabled()
         if module is self.model and not blind:
             self.current.inside = False
+            self._measure_outputs(self.current)  # before the backward pass needs memory
         if blind and not self.current.inside:  # an evaluation
             return
         h = output if isinstance(output, torch.Tensor) else first_tensor(output)
@@ -259,18 +197,46 @@ class FlowProbe:
             run.blind[site.name] = site
             self._measure(site, h, z, axis)
             return
+        site.size = h.numel()
         if node is not None and z is None and site.name in self.steady:
             run.outputs.append((site, h, h._version, axis))
             self._hold(run, h)
         else:
             self._measure(site, h, z, axis)
             if node is not None and run.met_bytes < MET:
-                run.met.append((site.name, h, h._version))
+                run.met.append((site, watched, h, h._version))
                 run.met_bytes += h.nbytes
         if node is not None:  # a hook on the node costs half of one on the tensor
             node.register_prehook(partial(self._node_gradient, run, site, h.output_nr))
         elif h.requires_grad:
             h.register_hook(partial(self._gradient, run, site))
+
+    def _again(self, watched: Watched, h: object) -> bool:
+        """Take the first call of a plain and steady module in few steps, or return False."""
+        run, name = self.current, watched.name
+        if type(h) is not torch.Tensor or name in run.calls or run.blind:
+            return False
+        node = h.grad_fn
+        if node is None or h.output_nr or not torch.is_grad_enabled() or h.numel() == 0:
+            return False
+        run.calls[name] = 1
+        run.nodes[id(node)] = node
+        nbytes = h.nbytes
+        site = Site(name, watched.kind, watched.activation, h.numel(), 1)
+        run.sites.append(site)
+        run.outputs.append((site, h, h._version, self._axis(watched, h)))
+        run.held += nbytes
+        run.expected += nbytes
+        if run.held > HELD:
+            self._measure_outputs(run)
+        if run.expected < HELD and watched.follows:  # no function of Python's needs to run
+            hooks = {0: partial(run.gradients.__setitem__, site)}
+            run.hooks.append(hooks)
+        else:
+            hooks = {0: partial(self._gradient, run, site)}
+        self._carrier._backward_hooks = hooks
+        node._register_hook_dict(self._carrier)
+        return True
 
     def _activation(
         self, watched: Watched, inputs: tuple, h: torch.Tensor
@@ -355,10 +321,10 @@ class FlowProbe:
         self._count(site, h, z, axis)
 
     def _count(self, site: Site, h: torch.Tensor, z: torch.Tensor | None, axis: int) -> None:
-        kind, site.size = site.activation, h.numel()
+        kind, size = site.activation, h.numel()
         if kind is None or h.ndim == 0:
             return
-        site.rows = site.size // h.shape[axis]
+        site.size, site.rows = size, size // h.shape[axis]
         if kind in ONE_SIDED:
             # A ReLU's sign is 0 or 1, and quicker than `> 0`; 16 bits cannot hold its sum.
             quick = kind in ("relu", "relu6") and h.dtype is torch.float32
@@ -376,17 +342,17 @@ class FlowProbe:
         return torch.sign(h, out=self._signed[1])
 
     def _gradient(self, run: Pass, site: Site, grad: torch.Tensor) -> None:
-        run.differentiated = True
         if not run.closed:
-            run.gradients.append((site, grad))
+            run.gradients[site] = grad
             self._hold(run, grad)
-        if self.on_gradient is not None:
-            self.on_gradient()
+        if self.on_gradient is not None and self.on_gradient():
+            self.starters.add(site.name)
 
     def _hold(self, run: Pass, tensor: torch.Tensor) -> None:
         run.held += tensor.nbytes
         if run.held > HELD:
-            self.settle(run)
+            self._measure_outputs(run)
+            self._measure_gradients(run)
 
     def _node_gradient(self, run: Pass, site: Site, output: int, grads: tuple) -> None:
         if grads[output] is not None:

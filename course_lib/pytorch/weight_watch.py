@@ -65,7 +65,9 @@ class WeightWatch:
         for state in self.found.values():
             state.grad_norm = state.norm = state.update = None
         self.copied: set[int] = set()
-        self.told: dict[int, tuple[torch.optim.Optimizer, dict]] = {}
+        self.told: dict[int, tuple[torch.optim.Optimizer, dict]] = {}  # to be read after the step
+        # What the rule is about to take: the parameter, its gradient, that one's version, the rate.
+        self.foreseen: list[tuple[torch.Tensor, torch.Tensor, int, float]] = []
 
     # Gradients -----------------------------------------------------------------------------
 
@@ -112,24 +114,31 @@ class WeightWatch:
             id(p): group for group in optimizer.param_groups if says_its_update(optimizer, group)
             for p in group["params"]
         }  # fmt: skip
-        there, by_hand, copied = [], [], []
+        there, by_hand, copied, plain = [], [], [], {}
         for p in parameters:
             if not p.requires_grad or is_lazy(p):
                 continue
             there.append(p)
             key, grad = id(p), p.grad
-            state = self.found[key]
+            state, group = self.found[key], telling.get(key)
             if grad is None:
                 state.grad_norm = None
             elif state.grad_norm is None:  # not by a backward pass through the layers
                 by_hand.append(p)
-            told = grad is not None and key in telling
-            if told and p.dtype in (torch.float32, torch.float64):
-                self.told[key] = optimizer, telling[key]
-            else:
+            if group is None or grad is None or p.dtype not in (torch.float32, torch.float64):
                 copied.append(p)
+            elif group["momentum"]:
+                self.told[key] = optimizer, group
+            else:  # the rule will read it next
+                plain[key] = grad
+                self.foreseen.append((p, grad, grad._version, group["lr"]))
         if by_hand:
             self.measure_gradients(by_hand)
+        # From the last to the first, since the rule will go from the first to the last.
+        keys = list(plain)[::-1]
+        for key, norm in zip(keys, norms64([plain[key] for key in keys]), strict=True):
+            self.found[key].update = telling[key]["lr"] * norm
+        there.reverse()
         for p, norm in zip(there, norms64(there), strict=True):
             self.found[id(p)].norm = norm
         if copied:
@@ -154,9 +163,16 @@ class WeightWatch:
         for p in parameters if self.told else ():
             if id(p) in self.told and p.grad is not None:
                 rule, group = self.told.pop(id(p))
-                taken.append(rule.state[p]["momentum_buffer"] if group["momentum"] else p.grad)
+                taken.append(rule.state[p]["momentum_buffer"])
                 rates.append(group["lr"])
                 states.append(self.found[id(p)])
+        for p, grad, version, rate in self.foreseen:
+            now = p.grad
+            if now is not None and (now is not grad or now._version != version):
+                taken.append(now)  # another since, as by somebody's hook on the step
+                rates.append(rate)
+                states.append(self.found[id(p)])
+        self.foreseen.clear()
         for state, rate, norm in zip(states, rates, norms64(taken), strict=True):
             state.update = rate * norm
 
