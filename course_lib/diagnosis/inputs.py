@@ -8,6 +8,11 @@ r"""What goes into a model, as a trial sees it: all alike, tiny, or one feature 
 * Inputs of size s leave the first layer little but its bias, and its gradient is s times as large
   as for inputs of size 1. A normalization does not bring them back where s^2 is below its epsilon,
   1e-5 or 1e-3.
+* A number that is none, in inputs or targets, is named where it comes in, if the trial ended in
+  such numbers. Zeros and -inf alone are a mask, and no fault.
+* Targets that are all one number leave nothing to learn but this number. The targets of a
+  discriminator's half step are so on purpose, and those of a residual that is to be 0: a note.
+  Class labels are not, on enough samples; then the data are sorted, or the labels lost.
 * Large inputs of even size (pixels from 0 to 255) directly in front of a layer or batch
   normalization are harmless: it gives the same for them as for pixels from 0 to 1.
 """
@@ -20,6 +25,9 @@ import numpy as np
 
 from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.thresholds import FEATURES_APART, INPUTS_SMALL, INPUTS_WARNING
+
+LABELS_ALIKE = 16
+"""Class labels, all the same, that are no chance: among two classes, one time in 32768."""
 
 PER_FEATURE = ("BatchNorm", "InstanceNorm", "Normalization")
 """Kinds of layers that scale every feature by itself; Keras's `LayerNormalization` does not."""
@@ -67,6 +75,59 @@ def _alike(arrays: Sequence[np.ndarray]) -> bool:
     """Return whether all samples of all arrays are equal."""
     first = arrays[0][:1]
     return all(a.shape[1:] == first.shape[1:] and bool(np.all(a == first)) for a in arrays)
+
+
+def check_numbers(
+    inputs: Sequence[Sequence[np.ndarray]], targets: Sequence[np.ndarray | None]
+) -> list[Finding]:
+    """Return a finding for the inputs, and for the targets, that hold something that is no number.
+
+    Arguments:
+        inputs: the arrays of every batch, of all inputs.
+        targets: the targets of every batch, or None.
+    """
+    found = []
+    for where, parts in (("inputs", [a for arrays in inputs for a in arrays]),
+                         ("targets", [y for y in targets if y is not None])):  # fmt: skip
+        floats = [a for a in parts if np.issubdtype(a.dtype, np.floating)]
+        bad = [a[~np.isfinite(a)] for a in floats if not _is_mask(a)]
+        values = np.concatenate([np.zeros(0), *(b.astype(np.float64) for b in bad)])
+        if len(values):
+            found.append(
+                Finding(
+                    "non_finite", "problem", f"{len(values)} of the {where} are {values[0]:g}",
+                    where, float(values[0]), float("inf"),
+                    "What is computed from them is no number either.",
+                    "a look at the data: missing values, divisions and logarithms of 0.",
+                )
+            )  # fmt: skip
+    return found
+
+
+def _is_mask(array: np.ndarray) -> bool:
+    return bool(np.all((array == 0) | (array == -np.inf)))
+
+
+def check_targets(targets: Sequence[np.ndarray | None]) -> list[Finding]:
+    """Return a finding if all targets are one and the same number.
+
+    Arguments:
+        targets: of every batch, or None.
+    """
+    known = [y for y in targets if y is not None and y.size]
+    count = sum(y.size for y in known)
+    if len(known) < len(targets) or count < 2 or any(np.any(y != known[0].flat[0]) for y in known):
+        return []
+    labels = all(np.issubdtype(y.dtype, np.integer) for y in known) and count >= LABELS_ALIKE
+    return [
+        Finding(
+            "constant_targets", "warning" if labels else "info",
+            f"all {count} targets are {known[0].flat[0]:g}", "targets", float(known[0].flat[0]),
+            0.0, "A model that gives this whatever goes in has nothing left to learn.",
+            "shuffled data, and a look at how the labels are read; nothing, if this is one half of "
+            "a discriminator's step, or a residual that is to be 0.",
+        )
+    ]  # fmt: skip
 
 
 def check_small(

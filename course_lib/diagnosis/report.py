@@ -16,9 +16,9 @@ SEVERITIES = ("problem", "warning", "info")
 
 CAUSES_FIRST = (
     "non_finite", "norm_overflow", "constant_inputs", "no_gradient", "activation_twice",
-    "accumulating_gradients", "missing_statistics", "unstable_training", "zero_weights",
-    "identical_units", "zero_scale", "large_weights", "rescaled_layer", "small_inputs",
-    "unequal_features", "large_inputs", "rounded_updates", "large_update", "dead_units",
+    "accumulating_gradients", "missing_statistics", "constant_targets", "unstable_training",
+    "zero_weights", "identical_units", "zero_scale", "large_weights", "rescaled_layer",
+    "small_inputs", "unequal_features", "large_inputs", "rounded_updates", "large_update", "dead_units",
     "saturation", "saturated_attention", "large_recurrent_matrix", "stuck_gate",
     "weights_decay", "strong_dropout", "large_outputs", "growing_signal", "exploding_gradient",
 )  # fmt: skip
@@ -161,9 +161,9 @@ def raise_causes(findings: Sequence[Finding], layers: Sequence[str]) -> list[Fin
 def sort_findings(findings: list[Finding]) -> tuple[Finding, ...]:
     """Return the findings, the worst first; of equals, causes first, then as they were found."""
 
-    def rank(finding: Finding) -> tuple[int, int]:
+    def rank(finding: Finding) -> tuple[int, int, bool]:
         known = finding.code in CAUSES_FIRST
         cause = CAUSES_FIRST.index(finding.code) if known else len(CAUSES_FIRST)
-        return SEVERITIES.index(finding.severity), cause
+        return SEVERITIES.index(finding.severity), cause, finding.where not in ("inputs", "targets")
 
     return tuple(sorted(findings, key=rank))

@@ -11,7 +11,14 @@ from torch import nn
 
 from course_lib.diagnosis import Finding
 from course_lib.diagnosis.depth import check_inputs
-from course_lib.diagnosis.inputs import check_alike, check_features, check_large, check_small
+from course_lib.diagnosis.inputs import (
+    check_alike,
+    check_features,
+    check_large,
+    check_numbers,
+    check_small,
+    check_targets,
+)
 from course_lib.diagnosis.outputs import check_first_loss, check_output
 from course_lib.diagnosis.peers import check_peers
 from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
@@ -168,10 +175,13 @@ def check_trial(
 ) -> list[Finding]:
     """Return what the trial shows beside the record."""
     split = [split_tensors(batch) for batch in batches]
+    ended = [] if np.isfinite(losses[-1]) and not record.nonfinite else split[: len(losses)]
     given = None if first.given is None else as_array(first.given)
     kind = type(first.module).__name__
     found = [
+        *check_numbers([x for x, _ in ended], [y for _, y in ended]),
         *check_alike([x for x, _ in split], [y for _, y in split]),
+        *check_targets([y for _, y in split]),
         *check_small(split[0][0], given, first.name),
         *(() if check_inputs(record) else check_fed(split[0][0], given, kind, first)),
         *check_features(given, first.axis, kind, first.name),

@@ -66,7 +66,7 @@ class Trial:
             ) from error
         if not self.model.training:
             self.model.train()
-        self.first, self.output = FirstPass(self.model), None
+        self.first, self.output, self.targets = FirstPass(self.model), None, None
         self.normalized, self.inner = NormalizedWatch(self.model), InnerWatch(self.model)
         first = next(iter(self.model.parameters()), torch.empty(0))
         self.batches = read_batches(inputs, targets, limit=steps, like=first)
@@ -83,6 +83,7 @@ class Trial:
     def measure_loss(self, batch: Batch) -> torch.Tensor:
         """Return the loss of one batch, a tensor of one number."""
         x, y = batch
+        self.targets = y
         self.output = output = self.call(self.model, x)
         if self.loss is not None:
             value = self.loss(output) if y is None else self.loss(output, y)
@@ -158,7 +159,8 @@ class Trial:
 
     def refused(self) -> bool:
         """Return whether the loss was given a number that is none, and may have raised for that."""
-        return any(not t.isfinite().all() for t in list_tensors(self.output))
+        given = [*list_tensors(self.output), *list_tensors(self.targets)]
+        return any(t.is_floating_point() and not t.isfinite().all() for t in given)
 
     def _closure(self, rule: torch.optim.Optimizer, batch: Batch) -> torch.Tensor:
         rule.zero_grad()

@@ -55,7 +55,8 @@ def test_a_loss_that_raises_on_nan_does_not_end_the_trial(fault):
         batches[1][0][0, 0] = np.nan
     report = diagnose_pytorch(model, batches, loss=F.binary_cross_entropy, steps=4, **options)
     finding = report.findings[0]
-    first = {"weight": "2", "rate": "2", "second batch": "0"}[fault]  # 0 gives 1e30, which is one
+    # layer 0 gives 1e30, which is a number
+    first = {"weight": "2", "rate": "2", "second batch": "inputs"}[fault]
     assert (finding.code, finding.where.split(",")[0]) == ("non_finite", first)
     assert "stopped there, of 4 steps" in report.subjects[0]
 
