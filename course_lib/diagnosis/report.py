@@ -18,8 +18,8 @@ CAUSES_FIRST = (
     "non_finite", "norm_overflow", "constant_inputs", "no_gradient", "activation_twice",
     "accumulating_gradients", "missing_statistics", "constant_targets", "unstable_training",
     "zero_weights", "identical_units", "zero_scale", "large_weights", "rescaled_layer",
-    "small_inputs", "unequal_features", "large_inputs", "rounded_updates", "large_update", "dead_units",
-    "saturation", "saturated_attention", "large_recurrent_matrix", "stuck_gate",
+    "small_inputs", "unequal_features", "large_inputs", "rounded_updates", "large_update",
+    "dead_units", "saturation", "saturated_attention", "large_recurrent_matrix", "stuck_gate",
     "weights_decay", "strong_dropout", "large_outputs", "growing_signal", "exploding_gradient",
 )  # fmt: skip
 """What is more often a cause than a consequence; what is not named here comes after these."""

@@ -171,18 +171,22 @@ class Trial:
     def loss_changes(self, seed: int) -> Callable[[list[str]], bool] | None:
         """Return a function that says whether the loss depends on the named parameters.
 
-        It evaluates the first batch with them changed, and puts them back. None where the loss is
-        not finite, or not the same twice.
+        It computes the loss of the first batch with them changed, and puts them back: in training
+        mode, since the statistics of a few steps may let next to no signal through, or else in
+        evaluation mode. None where the loss is not finite, or not the same twice.
         """
         parameters = dict(self.model.named_parameters())
 
-        def evaluate() -> float:
+        def evaluate(mode: Callable) -> float:
             seed_generators(seed)
-            with evaluating(self.model), torch.no_grad():
+            with mode(self.model), torch.no_grad():
                 return self.measure_loss(self.batches[0]).item()
 
-        before = evaluate()
-        if not np.isfinite(before) or evaluate() != before:
+        for mode in (nullcontext, evaluating):
+            before = evaluate(mode)
+            if np.isfinite(before) and evaluate(mode) == before:
+                break
+        else:
             return None
 
         def changes_loss(names: list[str]) -> bool:
@@ -191,7 +195,7 @@ class Trial:
                 for parameter, value in kept:
                     parameter.copy_(value + value.abs() + 0.5)
                 try:
-                    return evaluate() != before
+                    return evaluate(mode) != before
                 finally:
                     for parameter, value in kept:
                         parameter.copy_(value)

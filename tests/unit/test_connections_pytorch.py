@@ -1,0 +1,36 @@
+"""What the loss depends on, told by changing it, in networks whose statistics are still to come."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
+from course_lib.pytorch import diagnose_model  # noqa: E402
+
+X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(8) % 4
+
+
+class Cut(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
+def deep(cut):
+    """A network that statistics of a few steps let no signal through: their momentum is 0.01."""
+    torch.manual_seed(0)
+    parts = []
+    for k in range(16):
+        parts.append(nn.Conv2d(3 if k == 0 else 8, 8, 3, padding=1, bias=False))
+        nn.init.normal_(parts[-1].weight, std=0.01)
+        parts += [Cut()] if k == cut else []
+        parts += [nn.BatchNorm2d(8, momentum=0.01), nn.Hardswish()]
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+def test_a_cut_is_told_in_training_mode():
+    report = diagnose_model(deep(6), X, Y, loss=F.cross_entropy, steps=2)
+    found = [(f.code, f.where) for f in report.findings if f.severity == "problem"]
+    assert found[:1] == [("no_gradient", "18.weight")]
+    assert "unused_parameter" not in report.codes
