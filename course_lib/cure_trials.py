@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from course_lib._validation import (
     require_choice,
@@ -107,6 +108,9 @@ def measure_groups(
 ) -> dict[Hashable, CureTrial]:  # fmt: skip
     """Return the trial of every recipe; equal recipes are measured once, equal structures together.
 
+    NumPy's matrix products run on one thread meanwhile: of matrices as small as these, more threads
+    only wait for each other, and each count of them may round otherwise.
+
     Arguments:
         recipes: label -> recipe.
         structure: what recipes must have in common to share an ensemble.
@@ -116,9 +120,10 @@ def measure_groups(
     for recipe in dict.fromkeys(recipes.values()):  # a cure may leave a recipe as it is
         groups.setdefault(structure(recipe), []).append(recipe)
     done: dict[R, CureTrial] = {}
-    for group in groups.values():
-        for k in range(0, len(group), GROUP):
-            done |= zip(group[k : k + GROUP], measure(group[k : k + GROUP]), strict=True)
+    with threadpool_limits(limits=1, user_api="blas"):
+        for group in groups.values():
+            for k in range(0, len(group), GROUP):
+                done |= zip(group[k : k + GROUP], measure(group[k : k + GROUP]), strict=True)
     return {label: done[recipe] for label, recipe in recipes.items()}
 
 

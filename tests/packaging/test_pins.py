@@ -53,7 +53,7 @@ def test_colab_lies_between_the_lower_bound_and_the_lock(name):
 
 def test_plain_installation_brings_no_framework():
     names = {canonicalize_name(r.name) for r in requirements()}
-    assert names == {"numpy", "matplotlib", "scikit-learn"}
+    assert names == {"numpy", "matplotlib", "scikit-learn", "threadpoolctl"}
 
 
 def test_the_lock_holds_exact_pins_and_nothing_else():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 import course_lib.tf
 from course_lib import plots, pytorch
@@ -21,6 +22,7 @@ from course_lib.cure_results import (
     judge_change,
     judge_pair,
 )
+from course_lib.cure_trials import measure_groups
 from course_lib.cures import (
     CURES,
     PATIENTS,
@@ -320,3 +322,17 @@ def test_bad_input_names_the_argument(call, name):
 def test_every_cure_changes_some_patient():
     for name in CURES:
         assert any(apply_cures(p, [name]) != p for p in PATIENTS.values()), name
+
+
+def test_trials_run_on_one_thread_of_numpys_and_give_the_others_back():
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    def measure(group):
+        seen.append(threads())
+        return group
+
+    before, seen = threads(), []
+    assert measure_groups({"a": 1, "b": 2}, structure=bool, measure=measure) == {"a": 1, "b": 2}
+    assert set(seen[0]) <= {1}
+    assert threads() == before
