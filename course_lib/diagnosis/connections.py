@@ -251,8 +251,9 @@ def check_frozen(record: FlowRecord) -> list[Finding]:
                 if rank >= 2 and owners[p] in place]  # fmt: skip
     frozen = sorted((place[owners[p]], p) for p in matrices if not record.trainable[p])
     trained = sorted(place[owners[p]] for p in matrices if record.trainable[p])
+    norms = check_frozen_norms(record, trained[0]) if trained else []
     if not frozen or not trained:
-        return []
+        return norms
     inside = [p for k, p in frozen if k > trained[0] and not is_position(record.parameters[p])]
     odd = bool(inside) and len(frozen) < len(trained)
     return [
@@ -262,6 +263,32 @@ def check_frozen(record: FlowRecord) -> list[Finding]:
             record.parameters[inside[0] if odd else frozen[0][1]], float(len(frozen)), 0.0,
             "They stay as they are, though layers before them are trained." if odd
             else "They stay as they are.",
+            "requires_grad (PyTorch) or trainable (Keras), unless that is meant.",
+        )
+    ] + ([] if odd else norms)  # fmt: skip
+
+
+def check_frozen_norms(record: FlowRecord, first: int) -> list[Finding]:
+    """Return a finding if some normalizations are frozen, and most are not.
+
+    Arguments:
+        first: where the first trained matrix ran; normalizations before it belong to a frozen body.
+    """
+    state: dict[str, list[bool]] = {}
+    for p, rank in enumerate(record.parameter_ranks):
+        if rank == 1:
+            state.setdefault(record.parameter_layers[p], []).append(record.trainable[p])
+    norms = [(k, name) for k, name in enumerate(record.layers)
+             if "Norm" in record.kinds[k] and name in state]  # fmt: skip
+    frozen = [name for k, name in norms if k > first and not any(state[name])]
+    if not frozen or 2 * sum(not any(state[name]) for _, name in norms) >= len(norms):
+        return []
+    return [
+        Finding(
+            "frozen_parameters", "warning",
+            f"{len(frozen)} of {len(norms)} normalizations are frozen", frozen[0],
+            float(len(frozen)), 0.0,
+            "They scale and shift as they do now, though the others are trained.",
             "requires_grad (PyTorch) or trainable (Keras), unless that is meant.",
         )
     ]  # fmt: skip

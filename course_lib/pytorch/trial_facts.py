@@ -26,6 +26,7 @@ from course_lib.diagnosis.trial import check_dropout, check_loss_value
 from course_lib.monitoring import FlowRecord
 from course_lib.pytorch import graph
 from course_lib.pytorch.batches import Batch
+from course_lib.pytorch.weight_watch import rank_of
 
 DROPOUTS = nn.modules.dropout._DropoutNd
 
@@ -141,7 +142,7 @@ class RoundingWatch:
         self.before = {
             name: (p, p.detach().clone(), torch.zeros_like(p, dtype=torch.bool))
             for name, p in model.named_parameters()
-            if p.dtype in (torch.float16, torch.bfloat16) and p.ndim > 1 and id(p) in held
+            if p.dtype in (torch.float16, torch.bfloat16) and rank_of(p.shape) > 1 and id(p) in held
         }
 
     def after_step(self) -> None:

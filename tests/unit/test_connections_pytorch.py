@@ -34,3 +34,30 @@ def test_a_cut_is_told_in_training_mode():
     found = [(f.code, f.where) for f in report.findings if f.severity == "problem"]
     assert found[:1] == [("no_gradient", "18.weight")]
     assert "unused_parameter" not in report.codes
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(16), nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, x):
+        return x + self.down(torch.relu(self.up(self.norm(x))))
+
+
+def frozen(names):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), *[Block() for _ in range(5)],
+                          nn.Linear(16, 4))  # fmt: skip
+    for name in names:
+        model.get_submodule(name).requires_grad_(False)
+    report = diagnose_model(model, X, Y, loss=F.cross_entropy, steps=2)
+    return [(f.severity, f.where) for f in report.findings if f.code == "frozen_parameters"]
+
+
+def test_a_normalization_frozen_alone_is_named():
+    assert frozen([]) == []
+    assert frozen(["3.norm"]) == [("warning", "3.norm")]
+    assert frozen([f"{k}.norm" for k in range(2, 7)]) == []  # all: on purpose
+    assert frozen(["1", "2", "3"]) == [("info", "1.weight")]  # the body in front of the rest
+    assert frozen(["3"])[0][0] == "warning"

@@ -135,3 +135,23 @@ def test_adam_of_keras_moves_no_bfloat16_variable_at_any_rate():
     (finding,) = in_keras("bfloat16", keras.optimizers.Adam(1e-2))
     assert finding.value == 1.0
     assert in_keras("bfloat16", keras.optimizers.Adam(1e-2, beta_2=0.9)) == []
+
+
+def test_a_scale_of_channels_is_no_matrix():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 8, 3), nn.Linear(32, 4)
+            self.gain = nn.Parameter(torch.ones(8, 1, 1))
+
+        def forward(self, x):
+            return self.head((self.gain * self.conv(x.view(-1, 1, 4, 4))).flatten(1))
+
+    torch.manual_seed(0)
+    model = Scaled().to(torch.bfloat16)
+    x = torch.from_numpy(X).to(torch.bfloat16)
+    report = diagnose_pytorch(model, x, torch.from_numpy(Y), loss=nn.functional.cross_entropy,
+                              learning_rate=1e-5)  # fmt: skip
+    (found,) = [f for f in report.findings if f.code == "rounded_updates"]
+    assert found.where != "gain"
+    assert "2 matrices" in found.what
