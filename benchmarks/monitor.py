@@ -6,9 +6,9 @@ A 20-layer width-256 ReLU perceptron at batch 64 is trained by several loops in 
 of each per round, in one run on one thread, so that a busy machine slows all of them alike. Printed
 is the median over the rounds of each loop's time over that of the bare loop in the same round. It
 moves by several percent from run to run, so it does not decide about a bar of 3 %. What does is
-printed in brackets: the monitored loop alone, 60 samples, each sampled step and the one after it
-against the median of the steps between, as a share of ten of these; and between which values that
-median lies in 90 % of redraws of the samples.
+printed in brackets: the loop alone, 60 samples, each sampled step and the one after it against the
+median of the steps between, as a share of ten of these; and between which values that median lies
+in 90 % of redraws of the samples. So for the monitored loop, and for the one that only reads.
 
     bare      no monitoring
     monitor   GradientFlowMonitor(every=10)
@@ -299,13 +299,14 @@ def tf_fit(every, rule_name, rounds):
     return ratios, 1e3 * median["bare"]
 
 
-def show(framework, rule, ratios, bare, own=None) -> bool:
+def show(framework, rule, ratios, bare, own=()) -> bool:
     """Print one line of the table; return whether the monitor's own costs are above the bar."""
+    own = dict(own)
     shown = {name: f"{100 * (r - 1):+.1f} %" for name, r in ratios.items() if name != "bare"}
-    if own:
-        low, high = (100 * cost for cost in spread(own))
-        shown["monitor"] += f" (own {100 * statistics.median(own):.1f} %, {low:.1f} to {high:.1f})"
-    above = bool(own) and statistics.median(own) > BAR
+    for name, costs in own.items():
+        low, high = (100 * cost for cost in spread(costs))
+        shown[name] += f" (own {100 * statistics.median(costs):.1f} %, {low:.1f} to {high:.1f})"
+    above = bool(own) and statistics.median(own["monitor"]) > BAR
     first = f"first steps {FIRST['bare']:.1f} s, monitored {FIRST['monitor']:.1f} s"
     print(f"{framework:<8} {rule:<5} step {bare:5.1f} ms  "
           f"{'  '.join(f'{name} {text}' for name, text in shown.items())}"
@@ -328,7 +329,8 @@ def main() -> int:
         for rule in given.optimizer:
             running = loops(given.every, rule)
             ratios, bare = interleave(running, given.rounds)
-            own = own_costs(running["monitor"], given.every)
+            own = {name: own_costs(running[name], given.every)
+                   for name in ("monitor", "reads") if name in running}  # fmt: skip
             failed |= show(framework, rule, ratios, bare, own)
             if framework == "tf":
                 show("tf fit", rule, *tf_fit(given.every, rule, given.rounds))
