@@ -114,13 +114,13 @@ def check_gains(record: FlowRecord) -> list[Finding]:
     ]  # fmt: skip
 
 
-def check_small_gain(record: FlowRecord) -> list[Finding]:
-    """Return a finding if one matrix is twenty times smaller than the usual of the others, and the
-    gradient behind it as many times larger than before it.
+def small_matrices(record: FlowRecord) -> list[tuple[int, float]]:
+    """Return (place, decades) of each matrix that is twenty times smaller than the usual of the
+    others, and behind which the gradient is as many times larger than before it.
 
-    None where nobody looked which layers are heads, or in front of a normalization.
+    None for a record without gains, or with fewer than three matrices.
     """
-    if record.gains is None or record.inner is None:
+    if record.gains is None:
         return []
     pairs = [(k, p) for k, p in single_matrices(record)
              if record.gains[p] > 0 and "Embedding" not in record.kinds[k]]  # fmt: skip
@@ -132,12 +132,22 @@ def check_small_gain(record: FlowRecord) -> list[Finding]:
     for j, (k, _) in enumerate(pairs):
         away = logs[j] - np.median(np.delete(logs, j))
         known = np.flatnonzero(norms[:k] > 0)
-        name = record.layers[k]
         if away > -RESCALED_OUTRIGHT or not len(known) or not norms[k] > 0:
             continue
-        kept = name in record.inner and name not in (record.normalized or ())
-        if kept and np.log10(norms[known[-1]] / norms[k]) <= -RESCALED_OUTRIGHT:
-            found.append((k, away))
+        if np.log10(norms[known[-1]] / norms[k]) <= -RESCALED_OUTRIGHT:
+            found.append((k, float(away)))
+    return found
+
+
+def check_small_gain(record: FlowRecord) -> list[Finding]:
+    """Return a finding if one of `small_matrices` is what other layers build on.
+
+    None where nobody looked which layers are heads, or in front of a normalization.
+    """
+    if record.inner is None:
+        return []
+    found = [(k, away) for k, away in small_matrices(record) if record.layers[k] in record.inner
+             and record.layers[k] not in (record.normalized or ())]  # fmt: skip
     if len(found) != 1:
         return []
     k, away = found[0]
@@ -145,7 +155,7 @@ def check_small_gain(record: FlowRecord) -> list[Finding]:
         Finding(
             "rescaled_layer", "warning",
             f"weights too small: this matrix is {10**-away:.0f} times smaller than the usual one, "
-            "for how many inputs it sums up, at the first step", record.layers[k], float(away),
+            "for how many inputs it sums up, at the first step", record.layers[k], away,
             -RESCALED_OUTRIGHT,
             "It gives little but its bias, and no layer before it gets more than this share of the "
             "gradient (value and threshold in decades).",

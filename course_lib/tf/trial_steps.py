@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from course_lib.diagnosis import Finding
-from course_lib.diagnosis.gains import measure_gains
+from course_lib.diagnosis.gains import measure_gains, small_matrices
 from course_lib.diagnosis.states import check_identical, check_statistics
 from course_lib.diagnosis.trial import FirstCall
 from course_lib.monitoring import FlowRecord
@@ -34,6 +34,7 @@ from course_lib.tf.trial_weights import (
     NormalizedWatch,
     fans_in,
     find_identical,
+    find_inner,
     find_unused_statistics,
 )
 
@@ -257,7 +258,12 @@ class Trial:
         gains = measure_gains(
             record.parameters, record.weight_norms[0], fans_in(self.model), sizes
         )
-        return replace(record, normalized=self.normalized.layers, gains=gains)
+        record = replace(record, normalized=self.normalized.layers, gains=gains)
+        if small_matrices(record):  # it takes another pass to know whether they are heads
+            x = self.batches[0][0]
+            inner = find_inner(self.model, lambda: self._call(x, training=False))
+            record = replace(record, inner=inner)
+        return record
 
     def loss_changes(self) -> Callable[[list[str]], bool] | None:
         """Return a function that says whether the loss depends on the named variables.

@@ -170,6 +170,47 @@ class NormalizedWatch:
                 self._taken[name] = sound and self._taken[name] is not False
 
 
+def find_inner(model: keras.Model, call: Callable[[], object]) -> tuple[str, ...]:
+    """Return the layers whose output goes, by whatever way, into another layer with parameters.
+
+    What is only cut off from the next layer is no inner one.
+
+    Arguments:
+        model: whose layers these are.
+        call: () -> what the model gives; it is called once, eagerly.
+    """
+    made: list[tuple[str, tf.Tensor]] = []
+    given: list[tf.Tensor] = []
+    patched: list = []
+
+    def watched(name: str, layer: keras.Layer) -> Callable:
+        inside = layer.call
+
+        @functools.wraps(inside)
+        def seen(*args: object, **kwargs: object) -> object:
+            output = inside(*args, **kwargs)
+            floats = [t for t in tf.nest.flatten((args, kwargs))
+                      if isinstance(t, tf.Tensor) and t.dtype.is_floating]  # fmt: skip
+            if isinstance(output, tf.Tensor) and tf.executing_eagerly():
+                given.extend(floats)
+                made.append((name, output))
+            return output
+
+        return seen
+
+    try:
+        for name, layer in named_layers(model):
+            if isinstance(layer, keras.Layer) and layer.weights and not layer._layers:
+                override(layer, "call", watched(name, layer), patched)
+        with tf.GradientTape() as tape:
+            call()
+    finally:
+        restore(patched)
+    reached = tape.gradient(given, [output for _, output in made])
+    pairs = zip(made, reached, strict=True)
+    return tuple(sorted({name for (name, _), grad in pairs if grad is not None}))
+
+
 def is_normalization(layer: keras.Layer) -> bool:
     """Return whether what a layer gives has a size of its own."""
     return "Norm" in type(layer).__name__ and not isinstance(layer, CONSTANT_SIZE)
