@@ -231,6 +231,8 @@ class FlowRecord:
             None if nobody looked.
         inner: layers whose output goes, by whatever way, into another layer with parameters: no
             heads; None if nobody looked (`diagnose_model` in PyTorch does).
+        summed: those of them whose output is a term of a sum as it is, as the last layer of a
+            residual branch; None likewise.
     """
 
     framework: str
@@ -261,6 +263,7 @@ class FlowRecord:
     normalized: tuple[str, ...] | None = field(default=None, repr=False)
     gains: np.ndarray | None = field(default=None, repr=False)
     inner: tuple[str, ...] | None = field(default=None, repr=False)
+    summed: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """The number R of sampled steps."""

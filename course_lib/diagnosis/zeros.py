@@ -102,6 +102,9 @@ def _zero_norm(record: FlowRecord) -> list[Finding]:
     ]  # fmt: skip
     if len(norms) < LEAST or len(zero) != 1:
         return []
+    ending = [k for k in norms if record.layers[k] in (record.summed or ())]
+    if ending == zero:  # the only one that ends a branch: all branches begin as nothing
+        return []
     return [
         Finding(
             "zero_scale", "warning",

@@ -208,8 +208,9 @@ class Trial:
         norms = measure_drawn(record)[0]
         gains = measure_gains(record.parameters, norms, fans_in(self.model), sizes)
         return replace(
-            record, normalized=self.normalized.layers, gains=gains, inner=self.inner.layers
-        )
+            record, normalized=self.normalized.layers, gains=gains, inner=self.inner.layers,
+            summed=self.inner.summed,
+        )  # fmt: skip
 
     def check_states(self) -> list[Finding]:
         """Return what was wrong with the model's own state before the first step."""

@@ -93,7 +93,8 @@ def find_unused_statistics(model: nn.Module) -> tuple[list[str], int]:
 
 
 class InnerWatch:
-    """Finds the layers whose output goes into another layer with parameters, in one pass.
+    """Finds the layers whose output goes into another layer with parameters, in one pass, and those
+    of them whose output is a term of a sum as it is.
 
     Use it as a context manager around the pass, in which gradients are on; what is only cut off
     from the next layer is no inner one.
@@ -102,6 +103,7 @@ class InnerWatch:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.layers: tuple[str, ...] = ()
+        self.summed: tuple[str, ...] = ()
 
     def __enter__(self) -> InnerWatch:
         self._made: dict[int, tuple[str, object]] = {}  # the node is kept, and its id its own
@@ -121,7 +123,7 @@ class InnerWatch:
     def __exit__(self, *exception: object) -> None:
         while self._handles:
             self._handles.pop().remove()
-        found, seen, queue = set(), set(), self._given
+        found, summed, seen, queue = set(), set(), set(), self._given
         while queue:
             node = queue.pop()
             if node is None or id(node) in seen:
@@ -129,9 +131,12 @@ class InnerWatch:
             seen.add(id(node))
             if id(node) in self._made:
                 found.add(self._made[id(node)][0])
-            else:
-                queue += [following for following, _ in node.next_functions]
-        self.layers = tuple(sorted(found))
+                continue
+            terms = [following for following, _ in node.next_functions]
+            if node.name().startswith("Add") and len(terms) == 2 and None not in terms:
+                summed |= {self._made[id(t)][0] for t in terms if id(t) in self._made}
+            queue += terms
+        self.layers, self.summed = tuple(sorted(found)), tuple(sorted(summed))
         self._made, self._given = {}, []
 
     def _see(self, name: str, args: tuple, output: object) -> None:

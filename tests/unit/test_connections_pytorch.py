@@ -61,3 +61,29 @@ def test_a_normalization_frozen_alone_is_named():
     assert frozen([f"{k}.norm" for k in range(2, 7)]) == []  # all: on purpose
     assert frozen(["1", "2", "3"]) == [("info", "1.weight")]  # the body in front of the rest
     assert frozen(["3"])[0][0] == "warning"
+
+
+class Ending(nn.Module):
+    """A block that ends in a normalization, with a skip connection or without."""
+
+    def __init__(self, skip):
+        super().__init__()
+        self.conv, self.norm, self.skip = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), skip
+
+    def forward(self, x):
+        h = self.norm(self.conv(x))
+        return torch.relu(h + x if self.skip else h)
+
+
+@pytest.mark.parametrize(
+    ("skips", "expected"), [((2,), []), ((1, 2), ["2.norm"]), ((1,), ["2.norm"])]
+)
+def test_branches_that_begin_as_nothing_may_be_one_alone(skips, expected):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), *[Ending(k in skips) for k in range(1, 6)],
+                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))  # fmt: skip
+    nn.init.zeros_(model[2].norm.weight)
+    report = diagnose_model(model, X, Y, loss=F.cross_entropy, steps=2)
+    assert [f.where for f in report.findings if f.code == "zero_scale"] == expected
+    ending = tuple(name for name in report.results[0].summed if name.endswith("norm"))
+    assert ending == tuple(f"{k}.norm" for k in skips)

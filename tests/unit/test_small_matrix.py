@@ -102,3 +102,4 @@ def test_which_layers_are_built_on():
     with InnerWatch(model) as watch:
         model(X)
     assert watch.layers == ("first", "made")
+    assert watch.summed == ()
