@@ -176,6 +176,8 @@ def check_missing(record: FlowRecord) -> list[Finding]:
     """Return a finding for each way of never receiving a gradient; see the rule above."""
     grads, owners = record.weight_grad_norms, record.parameter_layers
     reached = {owners[p] for p in np.flatnonzero(~np.all(np.isnan(grads), axis=0))}
+    if not reached:  # nothing learns: that the loss depends on none of them is no excuse
+        record = replace(record, unused=None)
     reached |= containers(owners, holding=reached)
     groups: dict[str, list[int]] = {}
     for p in missing_gradients(record):
@@ -302,6 +304,8 @@ def check_unmoved(record: FlowRecord) -> list[Finding]:
     ratios, grads = np.nan_to_num(record.update_ratios), np.nan_to_num(record.weight_grad_norms)
     moved = np.any(ratios > 0, axis=1)
     moving = np.any(ratios > 0, axis=0)
+    if not moved.any() and len(record) > 1 and record.framework == "PyTorch":
+        return _nothing_moves(record, np.any(grads > 0, axis=0) & (ratios == 0).all(axis=0))
     if moved.sum() < 2:
         return []
     least = 1e-3 * np.median(grads[moved][:, moving])
@@ -319,5 +323,24 @@ def check_unmoved(record: FlowRecord) -> list[Finding]:
             "The optimizer does not hold them, or its rate for them is 0, or what it adds is "
             "rounded away.",
             "all parameters for the optimizer; what is meant to stay, frozen.",
+        )
+    ]  # fmt: skip
+
+
+def _nothing_moves(record: FlowRecord, asked: np.ndarray) -> list[Finding]:
+    """Return a finding if weights have a gradient, and none moved in any step.
+
+    Where gradients are accumulated, Keras's optimizers are called and do not move; PyTorch's are
+    called when they are to.
+    """
+    first = np.flatnonzero(asked & np.array(record.trainable, dtype=bool))
+    if not len(first):
+        return []
+    return [
+        Finding(
+            "standing_still", "problem", f"in {len(record)} steps no weight moves at all, though "
+            f"{len(first)} have a gradient", record.parameters[first[0]], 0.0, 0.0,
+            "The learning rate is 0, or what the optimizer adds is rounded away.",
+            "a look at the optimizer's rate and at its schedule.",
         )
     ]  # fmt: skip

@@ -53,6 +53,14 @@ def distribution_axis(output: np.ndarray) -> int | None:
     return None
 
 
+def sums_over_batch(output: np.ndarray) -> bool:
+    """Return whether rows of several columns sum up to 1 column by column, and not row by row."""
+    if output.ndim != 2 or min(output.shape) < 2 or distribution_axis(output) is not None:
+        return False
+    sound = bool(np.all(np.isfinite(output))) and output.min() >= 0
+    return sound and bool(np.all(np.abs(output.sum(axis=0) - 1) <= ROWS_SUM))
+
+
 def name_output(record: FlowRecord, output: np.ndarray) -> str:
     """Return the last layer of the record whose output has the size of the model's, or "output".
 
@@ -132,6 +140,15 @@ def check_output(
     """
     if output.size == 0:
         return []
+    if sums_over_batch(output):
+        return [
+            Finding(
+                "activation_twice", "problem", "the output sums up to 1 over the samples of the "
+                "batch, as by a softmax over its first axis", name_output(record, output), 1.0, 0.0,
+                "What a sample gets depends on which others are in its batch.",
+                "the axis of the classes: dim=-1 in PyTorch, axis=-1 in Keras.",
+            )
+        ]  # fmt: skip
     axis = distribution_axis(output)
     if axis is None and not (sigmoid or is_sigmoid(record, output)):
         return []

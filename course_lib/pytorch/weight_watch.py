@@ -56,6 +56,10 @@ class WeightWatch:
             )
             for name, p in named
         }
+        self.filters = {  # (1, C, 1, 1) is the matrix of one output, and no scale
+            id(m._parameters.get("weight"))  # a parametrized one would be made anew
+            for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)
+        }  # fmt: skip
         self.buffers: dict[int, torch.Tensor] = {}  # fresh memory costs more than the copy
         self.smallest: dict[int, list[torch.Tensor]] = {}  # three of each optimizer's
         self.clear()
@@ -184,7 +188,7 @@ class WeightWatch:
                 if is_lazy(p) or not (p.is_floating_point() or p.is_complex()):
                     continue
                 state.norm = norm64(p)
-            state.ndim = state.ndim or rank_of(p.shape)
+            state.ndim = state.ndim or (p.ndim if id(p) in self.filters else rank_of(p.shape))
             state.trainable = p.requires_grad
             found.append(state)
         return found

@@ -6,7 +6,8 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
-from course_lib.pytorch import diagnose_model  # noqa: E402
+from course_lib.diagnosis import diagnose  # noqa: E402
+from course_lib.pytorch import GradientFlowMonitor, diagnose_model  # noqa: E402
 
 X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(8) % 4
@@ -87,3 +88,49 @@ def test_branches_that_begin_as_nothing_may_be_one_alone(skips, expected):
     assert [f.where for f in report.findings if f.code == "zero_scale"] == expected
     ending = tuple(name for name in report.results[0].summed if name.endswith("norm"))
     assert ending == tuple(f"{k}.norm" for k in skips)
+
+
+def plain(end=None):
+    torch.manual_seed(0)
+    parts = [nn.Flatten(), nn.Linear(192, 16), nn.Tanh(), nn.Linear(16, 4)]
+    return nn.Sequential(*parts, *([end] if end else []))
+
+
+class Chosen(nn.Module):
+    def forward(self, x):
+        return torch.zeros_like(x).scatter(1, x.argmax(1, keepdim=True), 1.0)
+
+
+def test_an_output_that_nothing_learns_from_is_a_problem_whatever_it_depends_on():
+    report = diagnose_model(plain(Chosen()), X, Y, loss=F.cross_entropy, steps=2)
+    assert [(f.severity, f.code) for f in report.findings][:1] == [("problem", "no_gradient")]
+    assert report.findings[0].where == "3.weight"
+
+
+def test_a_rate_of_0_is_named_and_a_warm_up_from_0_is_not():
+    report = diagnose_model(plain(), X, Y, loss=F.cross_entropy, steps=3,
+                            optimizer=lambda p: torch.optim.Adam(p, lr=0.0))  # fmt: skip
+    assert [(f.severity, f.code) for f in report.findings] == [("problem", "standing_still")]
+    model = plain()
+    rule = torch.optim.SGD(model.parameters(), lr=0.1)
+    plan = torch.optim.lr_scheduler.LambdaLR(rule, lambda step: step / 10)
+    with GradientFlowMonitor(model, every=1) as monitor:
+        for _ in range(4):
+            rule.zero_grad()
+            F.cross_entropy(model(X), Y).backward()
+            rule.step()
+            plan.step()
+    assert "standing_still" not in diagnose(monitor).codes
+
+
+def test_a_softmax_over_the_batch_is_told_from_one_over_the_classes():
+    for axis, severity in ((0, ["problem"]), (1, [])):
+        model = plain(nn.Softmax(axis))
+        report = diagnose_model(model, X, F.one_hot(Y, 4).float(), loss=F.mse_loss, steps=2)
+        assert [f.severity for f in report.findings if f.code == "activation_twice"] == severity
+
+
+def test_a_convolution_with_one_output_has_a_matrix():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Tanh(), nn.Conv2d(8, 1, 1))
+    report = diagnose_model(model, X, X[:, :1], loss=F.mse_loss, steps=1)
+    assert report.results[0].parameter_ranks == (4, 1, 4, 1)
