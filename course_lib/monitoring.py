@@ -231,8 +231,8 @@ class FlowRecord:
             None if nobody looked.
         inner: layers whose output goes, by whatever way, into another layer with parameters: no
             heads; None if nobody looked (`diagnose_model` in PyTorch does).
-        summed: those of them whose output is a term of a sum as it is, as the last layer of a
-            residual branch; None likewise.
+        summed: layers whose output is a term of a sum as it is, and nothing else, as that of the
+            last layer of a residual branch; None likewise.
     """
 
     framework: str

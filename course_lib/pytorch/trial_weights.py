@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -94,7 +96,7 @@ def find_unused_statistics(model: nn.Module) -> tuple[list[str], int]:
 
 class InnerWatch:
     """Finds the layers whose output goes into another layer with parameters, in one pass, and those
-    of them whose output is a term of a sum as it is.
+    whose output is a term of a sum as it is, and nothing else.
 
     Use it as a context manager around the pass, in which gradients are on; what is only cut off
     from the next layer is no inner one.
@@ -110,9 +112,10 @@ class InnerWatch:
         self._given: list[object] = []
         self._handles = []
         for name, module in self.model.named_modules():
-            inside = {part for part, _ in module.named_children()} - {"parametrizations"}
-            if not inside and any(True for _ in module.parameters()) and (
-                    "parametrizations" not in name.split(".")):  # fmt: skip
+            own = any(True for _ in module.parameters(recurse=False)) or hasattr(
+                module, "parametrizations"
+            )
+            if own and "parametrizations" not in name.split("."):
                 self._handles.append(
                     module.register_forward_hook(
                         lambda module, args, output, name=name: self._see(name, args, output)
@@ -123,7 +126,8 @@ class InnerWatch:
     def __exit__(self, *exception: object) -> None:
         while self._handles:
             self._handles.pop().remove()
-        found, summed, seen, queue = set(), set(), set(), self._given
+        found, ends, seen, queue = set(), [], set(), self._given
+        readers = Counter(map(id, queue))
         while queue:
             node = queue.pop()
             if node is None or id(node) in seen:
@@ -133,17 +137,21 @@ class InnerWatch:
                 found.add(self._made[id(node)][0])
                 continue
             terms = [following for following, _ in node.next_functions]
+            readers.update(map(id, terms))
             if node.name().startswith("Add") and len(terms) == 2 and None not in terms:
-                summed |= {self._made[id(t)][0] for t in terms if id(t) in self._made}
+                ends += [id(t) for t in terms if id(t) in self._made]
             queue += terms
-        self.layers, self.summed = tuple(sorted(found)), tuple(sorted(summed))
+        self.layers = tuple(sorted(found))
+        # what others read as well is not the branch that ends here, but what leads past it
+        self.summed = tuple(sorted(self._made[end][0] for end in ends if readers[end] == 1))
         self._made, self._given = {}, []
 
     def _see(self, name: str, args: tuple, output: object) -> None:
         if graph.transformed() or not isinstance(output, torch.Tensor) or output.grad_fn is None:
             return
         self._given += [a.grad_fn for a in args if isinstance(a, torch.Tensor)]
-        self._made[id(output.grad_fn)] = name, output.grad_fn
+        # of a layer and what holds it, the layer, which is through first
+        self._made.setdefault(id(output.grad_fn), (name, output.grad_fn))
 
 
 class NormalizedWatch:

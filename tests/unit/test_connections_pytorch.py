@@ -64,24 +64,37 @@ def test_a_normalization_frozen_alone_is_named():
     assert frozen(["3"])[0][0] == "warning"
 
 
+class NormAct(nn.BatchNorm2d):
+    """A normalization that holds what comes after it, here nothing."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.Identity()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
 class Ending(nn.Module):
     """A block that ends in a normalization, with a skip connection or without."""
 
-    def __init__(self, skip):
+    def __init__(self, skip, end):
         super().__init__()
-        self.conv, self.norm, self.skip = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), skip
+        self.conv, self.norm, self.skip = nn.Conv2d(8, 8, 3, padding=1), NormAct(8), skip
+        self.end = nn.ReLU() if end else nn.Identity()  # what leads past is a normalization's, too
 
     def forward(self, x):
         h = self.norm(self.conv(x))
-        return torch.relu(h + x if self.skip else h)
+        return self.end(h + x if self.skip else h)
 
 
 @pytest.mark.parametrize(
     ("skips", "expected"), [((2,), []), ((1, 2), ["2.norm"]), ((1,), ["2.norm"])]
 )
-def test_branches_that_begin_as_nothing_may_be_one_alone(skips, expected):
+@pytest.mark.parametrize("end", [True, False])
+def test_branches_that_begin_as_nothing_may_be_one_alone(skips, expected, end):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), *[Ending(k in skips) for k in range(1, 6)],
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), *[Ending(k in skips, end) for k in range(1, 6)],
                           nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))  # fmt: skip
     nn.init.zeros_(model[2].norm.weight)
     report = diagnose_model(model, X, Y, loss=F.cross_entropy, steps=2)
