@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -119,6 +120,33 @@ def depth_finding(
     ]
 
 
+def separate_networks(record: FlowRecord) -> list[np.ndarray]:
+    """Return masks over the layers of the networks that are no parts of one depth, shape (layers,).
+
+    Networks side by side in a container (`generator/...`, `discriminator/...`) that get a gradient
+    in different numbers of calls are trained by different losses, one through the other: the first
+    is no continuation of the second. Everything else is one network.
+    """
+    roots = [re.split(r"[./]", name.split("#")[0])[0] for name in record.layers]
+    owners = set(record.parameter_layers)
+    norms = typical(record.activation_grad_norms)
+    calls: dict[str, dict[str, int]] = {}
+    for name, root, norm in zip(record.layers, roots, norms, strict=True):
+        layer = name.split("#")[0]
+        if layer in owners:
+            if layer == root:
+                return [np.ones(len(roots), dtype=bool)]
+            counts = calls.setdefault(root, {})
+            counts[layer] = counts.get(layer, 0) + bool(np.isfinite(norm))
+    counts = {root: set(of.values()) for root, of in calls.items()}
+    if any(len(of) != 1 for of in counts.values()) or len(set(map(tuple, counts.values()))) < 2:
+        return [np.ones(len(roots), dtype=bool)]
+    groups: dict[int, list[str]] = {}
+    for root, of in counts.items():
+        groups.setdefault(min(of), []).append(root)
+    return [np.array([root in group for root in roots]) for group in groups.values()]
+
+
 def is_normalized(record: FlowRecord) -> bool:
     """Return whether at least every eighth layer is a normalization."""
     return 8 * sum("Norm" in kind for kind in record.kinds) >= len(record.kinds) > 0
@@ -222,7 +250,11 @@ def check_depth(record: FlowRecord) -> list[Finding]:
     if abs(weights) < DECADES_WARNING:
         note = f" Weight gradients ({weights:+.1f} decades) do not show it."
     slack = NORMALIZED if is_normalized(record) else 1.0
-    found = depth_finding(norms, record.layers, note, slack=slack)
+    parts = [
+        depth_finding(np.where(mask, norms, np.nan), record.layers, note, slack=slack)
+        for mask in separate_networks(record)
+    ]
+    found = max(parts, key=lambda part: max((abs(f.value) for f in part), default=0.0))
     if not any(f.severity == "problem" for f in found):
         found = check_shortcuts(record) or found
     scales = typical(record.activation_scales)

@@ -27,7 +27,7 @@ from course_lib.diagnosis.thresholds import (
     UPDATE_WARNING,
     graded,
 )
-from course_lib.monitoring import FlowRecord
+from course_lib.monitoring import FlowRecord, NonFiniteEvent
 
 
 def before_nonfinite(record: FlowRecord) -> FlowRecord:
@@ -41,18 +41,38 @@ def before_nonfinite(record: FlowRecord) -> FlowRecord:
     return replace(record, **{name: getattr(record, name)[sound] for name in tables})
 
 
+def first_nonfinite(record: FlowRecord) -> NonFiniteEvent:
+    """Return what was not finite first: a weight, where that was so before the first step.
+
+    An activation may hide it: TensorFlow's ReLU may give 0 for NaN, and then a gradient elsewhere
+    is the first to show it. Where the weight's own layer shows it, the layer is named.
+    """
+    event = record.nonfinite[0]
+    if event.step != record.steps[0]:
+        return event
+    bad = [e for e in record.nonfinite if e.quantity == "weight" and e.step == event.step]
+    owner = dict(zip(record.parameters, record.parameter_layers, strict=True))
+    layer = owner.get(event.where, event.where).split("#")[0]
+    if not bad or any(owner[e.where] in (layer, layer.partition(" ")[0]) for e in bad):
+        return event
+    place = {name: k for k, name in reversed(list(enumerate(record.layers)))}
+    return min(bad, key=lambda e: place.get(owner[e.where], len(place)))
+
+
 def check_nonfinite(record: FlowRecord) -> list[Finding]:
     if not record.nonfinite:
         return []
-    event = record.nonfinite[0]
+    event = first_nonfinite(record)
     others = len(record.nonfinite) - 1
+    why = "It is the first in the order of computation; what follows is its consequence."
+    if event.quantity == "weight":
+        why = "It was so before the first step; what follows, or hides it, is a consequence."
     return [
         Finding(
             "non_finite", "problem",
             f"the {event.quantity} is {event.value}" + (f", and {others} more" if others else ""),
             f"{event.where}, step {event.step}",
-            float(event.value), float("inf"),
-            "It is the first in the order of computation; what follows is its consequence.",
+            float(event.value), float("inf"), why,
             "a smaller learning rate or warm-up, clipping by global norm, a guard that skips the "
             "step, and a look at logarithms, divisions and square roots near zero.",
         )

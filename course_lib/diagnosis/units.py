@@ -57,8 +57,12 @@ def check_units(record: FlowRecord) -> list[Finding]:
             if activation in ("sigmoid", "tanh") and is_last(record, k):
                 share = np.fmin(share, record.saturated_fractions[0, k])
             flat_layers += saturation_finding(name, share)
-    groups = (dead_layers, flat_layers, attention, gates)
-    return [f for found in groups for f in join_findings(found)]
+    at_once = {name for k, name in enumerate(record.layers)
+               if record.dead_fractions[0, k] >= DEAD_PROBLEM}  # fmt: skip
+    first = sorted(dead_layers, key=lambda f: f.where not in at_once)  # others may die of that
+    word = "later" if first == dead_layers else "other"
+    found = join_findings(first, word)
+    return found + [f for group in (flat_layers, attention, gates) for f in join_findings(group)]
 
 
 def is_last(record: FlowRecord, k: int) -> bool:
@@ -76,17 +80,18 @@ def says_no(record: FlowRecord, k: int) -> bool:
     return is_last(record, k) and bool(record.activation_scales[-1, k] < PRIOR)
 
 
-def join_findings(findings: list[Finding]) -> list[Finding]:
+def join_findings(findings: list[Finding], word: str = "later") -> list[Finding]:
     """Return the findings of one kind as one per severity: what begins in one layer goes on.
 
-    The first layer in the order of computation gives the place; the others are named besides.
+    The first layer, in the order of computation, gives the place; the others are named besides, as
+    "later" ones or by another `word`.
     """
     joined = []
     for severity in SEVERITIES:
         group = [f for f in findings if f.severity == severity]
         if len(group) > 1:
             others = ", ".join(f.where for f in group[1:4]) + (", ..." if len(group) > 4 else "")
-            what = f"{group[0].what}; so in {len(group) - 1} later layers: {others}"
+            what = f"{group[0].what}; so in {len(group) - 1} {word} layers: {others}"
             group[0] = replace(group[0], what=what)
         joined += group[:1]
     return joined
