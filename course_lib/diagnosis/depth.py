@@ -200,12 +200,16 @@ def note_halving(findings: list[Finding], record: FlowRecord) -> list[Finding]:
     """Return the findings, a slow loss in a ReLU network as a note with its reason.
 
     A ReLU halves the variance. Where the weights are drawn by Glorot's rule, nothing makes up for
-    it, and gradient and signal fall by about 0.7 per layer; networks that learn are drawn so.
+    it, and gradient and signal fall by about 0.7 per layer; as PyTorch draws, by about 0.64.
+    Networks that learn are drawn so.
     """
     steps = np.isfinite(typical(record.activation_grad_norms)).sum() - 1
     if "relu" not in record.activations or steps < 1:
         return findings
-    reason = "Each ReLU halves the variance, and weights by Glorot's rule do not make up for it."
+    reason = (
+        "Each ReLU halves the variance, and weights by Glorot's rule, or as PyTorch draws them, do "
+        "not make up for it."
+    )
     return [
         replace(f, severity="info", why=f"{reason} {f.why}", remedy="He initialization.")
         if f.severity == "warning" and f.code in ("vanishing_gradient", "shrinking_signal")
