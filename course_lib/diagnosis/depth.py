@@ -120,12 +120,17 @@ def depth_finding(
     ]
 
 
+MOST_CALLS = 4
+"""Of a network by the losses: a critic's real, made and mixed samples, and its maker's."""
+
+
 def separate_networks(record: FlowRecord) -> list[np.ndarray]:
     """Return masks over the layers of the networks that are no parts of one depth, shape (layers,).
 
     Networks side by side in a container (`generator/...`, `discriminator/...`) that get a gradient
     in different numbers of calls are trained by different losses, one through the other: the first
-    is no continuation of the second. Everything else is one network.
+    is no continuation of the second. Everything else is one network, also a decoder that is called
+    in every step of time behind its encoder.
     """
     roots = [re.split(r"[./]", name.split("#")[0])[0] for name in record.layers]
     owners = set(record.parameter_layers)
@@ -139,7 +144,8 @@ def separate_networks(record: FlowRecord) -> list[np.ndarray]:
             counts = calls.setdefault(root, {})
             counts[layer] = counts.get(layer, 0) + bool(np.isfinite(norm))
     counts = {root: set(of.values()) for root, of in calls.items()}
-    if any(len(of) != 1 for of in counts.values()) or len(set(map(tuple, counts.values()))) < 2:
+    single = all(len(of) == 1 and max(of) <= MOST_CALLS for of in counts.values())
+    if not single or len(set(map(tuple, counts.values()))) < 2:
         return [np.ones(len(roots), dtype=bool)]
     groups: dict[int, list[str]] = {}
     for root, of in counts.items():

@@ -18,10 +18,10 @@ LONG_CHAIN = 16
 """Normalizations in a row at each of which the gradient grows: at 1.21 each, three decades take 36.
 Public networks with skip connections show up to 20, and 1.5 decades on them."""
 HALVED = 0.55
-"""Factor per recorded layer: a ReLU that halves the variance gives 0.71, and 0.64 if the weights are
-as PyTorch draws them, with a third of the variance: 1/sqrt(6) for a layer and its ReLU. A tutorial's
-convolutional autoencoder, whose transposed convolutions have strides, shows 0.57 to 0.60 and learns.
-A loss this slow, of less than three decades in all, is a note."""
+"""Factor per recorded layer: a ReLU that halves the variance gives 0.71, and 0.64 if the weights
+are as PyTorch draws them, with a third of the variance: 1/sqrt(6) for a layer and its ReLU. A
+tutorial's convolutional autoencoder, whose transposed convolutions have strides, shows 0.57 to 0.60
+and learns. A loss this slow, of less than three decades in all, is a note."""
 CHANCE = 2.5
 """Units off on all inputs over units on for all: an excess of so many standard deviations, in one
 layer. Among m layers the largest of m excesses counts, so there it is more: sqrt(CHANCE^2 +

@@ -7,7 +7,10 @@ import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from course_lib.diagnosis import Finding  # noqa: E402
+from course_lib.diagnosis.depth import separate_networks  # noqa: E402
 from course_lib.diagnosis.report import raise_causes, sort_findings  # noqa: E402
+from course_lib.flow_recorder import FlowRecorder  # noqa: E402
+from course_lib.monitoring import ParameterState, Sample, Site  # noqa: E402
 from course_lib.pytorch import diagnose_model  # noqa: E402
 
 X = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
@@ -61,3 +64,17 @@ def test_inputs_that_end_in_no_number_at_the_first_step_are_named_beside_it():
     model = nn.Sequential(nn.Linear(16, 8), Exponential(), nn.Linear(8, 4))
     report = diagnose_model(model, 1e4 * X, Y, loss=F.cross_entropy, steps=2)
     assert report.codes[:2] == ("non_finite", "large_inputs")
+
+
+@pytest.mark.parametrize(("calls", "networks"), [(1, 1), (2, 2), (4, 2), (7, 1)])
+def test_a_decoder_called_step_by_step_is_no_network_beside_its_encoder(calls, networks):
+    """A discriminator is called once per loss; a decoder, in every step of time."""
+    names = ["encoder.embed", "encoder.cell"]
+    names += [f"decoder.{part}{f'#{k}' * (k > 1)}" for k in range(1, calls + 1)
+              for part in ("cell", "out")]  # fmt: skip
+    recorder = FlowRecorder(framework="NumPy", every=1, max_records=9, share=0.1)
+    owners = sorted({name.split("#")[0] for name in names})
+    states = [ParameterState(f"{name}.weight", name, 2, True, 1.0, 1.0, 1e-3) for name in owners]
+    sites = [Site(name, "Linear", None, 64, 1, 8.0, 1.0) for name in names]
+    recorder.add(Sample(0, sites, states))
+    assert len(separate_networks(recorder.record())) == networks
