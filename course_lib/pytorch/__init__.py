@@ -40,6 +40,7 @@ from course_lib.pytorch.recurrent_training import evaluate_recurrent, train_recu
 from course_lib.pytorch.repair import train_repair
 from course_lib.pytorch.stability import train_monitored
 from course_lib.pytorch.stack import build_stack, stack_accuracy, stack_gradient_flow
+from course_lib.pytorch.threads import use_one_thread
 from course_lib.pytorch.training import train
 from course_lib.pytorch.trial import diagnose_model
 
@@ -75,4 +76,5 @@ __all__ = [
     "train_monitored",
     "train_recurrent",
     "train_repair",
+    "use_one_thread",
 ]
