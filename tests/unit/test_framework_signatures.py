@@ -12,6 +12,7 @@ MODULES = {"course_lib.pytorch": pytorch, "course_lib.tf": course_tf, "course_li
            reference}  # fmt: skip
 ONE_SIDED = {  # what only one framework exports, and why
     "RecurrentNetwork": "PyTorch's recurrent modules give no outputs at every step; Keras's do",
+    "use_one_thread": "TensorFlow takes a number of threads only before it computes anything",
 }
 DIFFERENT = {  # where an argument differs between the frameworks, and why
     ("train", "epsilon"): "each framework's own default, beside the reference's",
