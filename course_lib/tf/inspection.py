@@ -71,8 +71,9 @@ def dead_units(
     Arguments:
         model: any Keras model; it is called with `training=False`.
         x: the inputs, first axis over the data set: an array or a tensor, or a dict or a tuple of
-            them as the model takes it. Gates of recurrent layers are counted on the first
-            sequences of each batch (`course_lib.gates`).
+            them as the model takes it. Parts whose first axes differ (nodes beside edges) are run
+            at once. Gates of recurrent layers are counted on the first sequences of each batch
+            (`course_lib.gates`).
         batch_size: how many are run at a time.
         share: the share of the largest slope below which a value counts as saturated.
 
@@ -88,14 +89,13 @@ def dead_units(
     empty = next((p for p in parts if p.shape.rank == 0 or len(p) == 0), None)
     if empty is not None:
         raise ValueError(f"`x` (shape {tuple(empty.shape)}) must hold at least one input.")
-    counts = {len(part) for part in parts}
-    if len(counts) != 1:
-        raise ValueError(f"`x` (parts of {sorted(counts)} inputs) must have one first axis.")
-    (count,) = counts
+    count, alike = len(parts[0]), len({len(part) for part in parts}) == 1
+    if not alike:
+        batch_size = max(map(len, parts))  # the first axis is not the data set's
     totals: dict[str, list] = {}
     with undisturbed(model):
         FirstCall("x", "`model` can be called on", same_draws(model)(call_layer))(
-            model, tf.nest.map_structure(lambda part: part[:1], x)
+            model, tf.nest.map_structure(lambda part: part[:1], x) if alike else x
         )
         for start in range(0, count, batch_size):
             # Traced as a graph, in which an activation at the end of a custom layer can be seen.

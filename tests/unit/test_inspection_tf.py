@@ -83,3 +83,24 @@ def test_a_row_of_the_exact_jacobian_costs_the_same_among_many():
         return min(spent)
 
     assert seconds(256) < 4 * seconds(64)
+
+
+def test_parts_with_different_first_axes_are_run_at_once():
+    class Graph(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.own, self.head = keras.layers.Dense(8, "relu"), keras.layers.Dense(2)
+
+        def call(self, inputs):
+            nodes, edges = inputs
+            near = tf.math.unsorted_segment_sum(tf.gather(nodes, edges[:, 0]), edges[:, 1], 10)
+            return self.head(self.own(near))
+
+    keras.utils.set_random_seed(0)
+    model, nodes = Graph(), np.random.default_rng(0).normal(size=(10, 4)).astype("float32")
+    edges = np.stack([np.arange(30) % 10, np.arange(30) // 3], axis=1)
+    model((nodes, edges))
+    near = np.zeros_like(nodes)
+    np.add.at(near, edges[:, 1], nodes[edges[:, 0]])
+    (layer,) = course_tf.dead_units(model, (nodes, edges), batch_size=2).layers
+    np.testing.assert_allclose(layer.active, (model.own(near).numpy() > 0).mean(0))
