@@ -1,4 +1,5 @@
-r"""A softmax, or a sigmoid, in front of a loss that applies one itself: told by a trial.
+r"""A softmax, or a sigmoid, in front of a loss that applies one itself, or missing in front of one
+that does not: told by a trial.
 
 Outputs that lie in [0, 1] are poor logits. With C classes and cross-entropy, softmax of such a row
 gives the right class at most e / (e + C - 1), so that no loss falls below log(1 + (C - 1) / e):
@@ -31,6 +32,8 @@ ALIGNED = 0.999
 """Cosine between the two differences; rounding in float32 leaves 1 - 1e-9, in 16 bits 1 - 1e-5."""
 SAME_FACTOR = 0.05
 """And how far the factors of two pairs of outputs may differ, relative to the larger one."""
+NEGATIVE_SHARE = 0.05
+"""Of the outputs, that are below 0 and so no probabilities: at random, half of all logits are."""
 
 Gradient = Callable[[np.ndarray], np.ndarray | None]
 """From made-up outputs to the loss's gradient there, or None where the loss refuses them."""
@@ -197,6 +200,58 @@ def check_first_loss(
             )
         ]  # fmt: skip
     return []
+
+
+def takes_probabilities(gradient: Gradient, value: Callable, shape: tuple[int, ...]) -> bool:
+    """Return whether a loss takes its outputs for probabilities, and cuts off negative ones.
+
+    It is flat there, since it cuts them off at 0; or, where it divides by their sum first, it is
+    cross-entropy of what is left: the same for -p as for p, with half the gradient at 2 p.
+    """
+    points = np.random.default_rng(0).uniform(0.1, 0.4, size=shape)
+    grads = [gradient(point) for point in (points, 2 * points, -points)]
+    if any(g is None or not np.all(np.isfinite(g)) for g in grads) or not grads[0].any():
+        return False
+    if not grads[2].any():
+        return True
+    same = abs(value(points) - value(-points)) <= 1e-4 * abs(value(points))
+    return bool(same) and _agree(grads[0], 2 * grads[1])
+
+
+def check_missing_activation(
+    record: FlowRecord, output: np.ndarray, gradient: Gradient, value: Callable
+) -> list[Finding]:
+    """Return a finding if a loss of probabilities is given what is none, or if all outputs are 1.
+
+    Arguments:
+        record: of the trial.
+        output: what the model gave in its first step, float64.
+        gradient, value: of the loss, for outputs of this shape; `value` may be NaN.
+    """
+    if output.size < 2 or not np.all(np.isfinite(output)):
+        return []
+    if output.ndim > 1 and output.shape[-1] == 1 and np.all(output == 1):
+        return [
+            Finding(
+                "constant_output", "problem", "every output is exactly 1, whatever goes in",
+                name_output(record, output), 1.0, 0.0,
+                "A softmax over one unit gives 1 always, and so does a sigmoid that is saturated.",
+                "a sigmoid for one unit, or two units for a softmax.",
+            )
+        ]  # fmt: skip
+    negative = float(np.mean(output < 0))
+    if negative < NEGATIVE_SHARE or not takes_probabilities(gradient, value, output.shape):
+        return []
+    return [
+        Finding(
+            "missing_activation", "problem",
+            f"{100 * negative:.0f} % of the outputs are negative, and the loss takes them for "
+            "probabilities", name_output(record, output), negative, NEGATIVE_SHARE,
+            "Where the loss cuts them off at 0 it is flat, and no gradient comes back from there.",
+            "a softmax or sigmoid at the end of the model, or a loss of logits (from_logits=True "
+            "in Keras).",
+        )
+    ]  # fmt: skip
 
 
 def _finding(where: str, own: str, second: str, floor: float, mended: bool) -> Finding:

@@ -20,7 +20,11 @@ from course_lib.diagnosis.inputs import (
     check_small,
     check_targets,
 )
-from course_lib.diagnosis.outputs import check_first_loss, check_output
+from course_lib.diagnosis.outputs import (
+    check_first_loss,
+    check_missing_activation,
+    check_output,
+)
 from course_lib.diagnosis.peers import check_peers
 from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
 from course_lib.diagnosis.trial import check_dropout, check_loss_value
@@ -185,7 +189,9 @@ def check_loss(record: FlowRecord, output: object, loss: Loss) -> list[Finding]:
         mended = marked and float(loss(output)) != float(loss(tf.identity(output)))
         judge = LossOnTrial(loss, output.dtype)
         found = check_output(record, values, judge.gradient, mended=mended)
-        return [*found, *check_first_loss(record, values, judge.gradient, judge.value)]
+        checks = (check_missing_activation, check_first_loss)
+        return found + [f for check in checks
+                        for f in check(record, values, judge.gradient, judge.value)]  # fmt: skip
 
 
 class LossOnTrial:
