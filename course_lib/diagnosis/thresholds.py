@@ -136,9 +136,10 @@ DECAY_ALIKE = 0.25
 """And how much that may differ between them: what learns changes some matrices more than others."""
 DROPPED_WARNING = 0.9
 """Share of the values that dropout drops: one in ten is left, ten times as large."""
-FIRST_LOSS = 30.0
+FIRST_LOSS = 100.0
 """The first loss over what equal answers for all classes give. Of 36 public networks with random
-weights, one reaches 11 on four images, and learns."""
+weights, one reaches 11 on four images. Another, a temporal convolution of two stacks, reaches 45:
+under Adam it is as exact after each of eight epochs as with a last layer 40 times smaller."""
 ANGLE_WARNING = 30.0
 """Degrees by which clipping turns the gradient: above it, over 13 % of the length is lost to
 directions that are not the gradient's (1 - cos 30)."""

@@ -94,7 +94,7 @@ def test_a_first_loss_far_above_that_of_equal_answers_is_named(reduction):
     def loss(o, y):
         return F.cross_entropy(o, y, reduction=reduction)
 
-    large = in_pytorch(model_pytorch(scale=1000.0), loss=loss)
+    large = in_pytorch(model_pytorch(scale=3000.0), loss=loss)
     assert ("warning", "large_outputs", "4") in told(large)
     assert told(in_pytorch(model_pytorch(), loss=loss)) == []
     assert "large_outputs" not in [
