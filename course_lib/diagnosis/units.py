@@ -26,6 +26,9 @@ from course_lib.monitoring import GATE_KINDS, ONE_SIDED, FlowRecord
 
 SAMPLED = "in the sampled batches of the last half of the run"
 
+MANY_LAYERS = 8
+"""Layers with a one-sided activation, of which one may be off by chance."""
+
 
 def check_units(record: FlowRecord) -> list[Finding]:
     """Return what is dead and what is saturated, one finding each that names every layer."""
@@ -59,10 +62,32 @@ def check_units(record: FlowRecord) -> list[Finding]:
             flat_layers += saturation_finding(name, share)
     at_once = {name for k, name in enumerate(record.layers)
                if record.dead_fractions[0, k] >= DEAD_PROBLEM}  # fmt: skip
+    if one_of_many(record, batch_dead):
+        dead_layers = [f for f in dead_layers if f.value < 1]
     first = sorted(dead_layers, key=lambda f: f.where not in at_once)  # others may die of that
     word = "later" if first == dead_layers else "other"
     found = join_findings(first, word)
     return found + [f for group in (flat_layers, attention, gates) for f in join_findings(group)]
+
+
+def one_of_many(record: FlowRecord, dead: np.ndarray) -> bool:
+    """Return whether a single small layer among many is off altogether, and so by chance.
+
+    On inputs that are nearly alike, half of a sound layer's units are off on all: all n of them
+    once in 2^n times. Told where the usual layer has a tenth of its units off; as small a layer as
+    the bottleneck of a gate is off in one of a hundred networks of m layers if 2^n < 100 m.
+
+    Arguments:
+        record: of the run.
+        dead: the share of every layer's units that is off on all inputs, NaN if not known.
+    """
+    known = np.flatnonzero(np.isfinite(dead))
+    off = [k for k in known if dead[k] == 1]
+    units = record.unit_active_fractions[off[0]] if off else None
+    return (
+        len(known) >= MANY_LAYERS and len(off) == 1 and units is not None
+        and np.median(dead[known]) >= 0.1 and 2.0 ** len(units) < 100 * len(known)
+    )  # fmt: skip
 
 
 def is_last(record: FlowRecord, k: int) -> bool:

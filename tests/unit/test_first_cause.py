@@ -59,6 +59,27 @@ def test_what_was_dead_at_once_is_named_before_what_died_later():
     assert "in 2 other layers: c, a" in finding.what
 
 
+def some_dead(units, shares):
+    """Layers of so many units, of which these shares are off on all of four inputs."""
+    return [Site(f"l{k}", "ReLU", "relu", 4 * units, 4, 1.0, 1.0,
+                 np.where(np.arange(units) < round(share * units), 0.0, 4.0))
+            for k, share in enumerate(shares)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("units", "shares", "told"), [
+    (8, [0.25] * 9, False),
+    (8, [0.25] * 4 + [1.0] + [0.25] * 5, False),  # the bottleneck of one gate of ten
+    (8, [0.25] * 4 + [1.0] * 2 + [0.25] * 5, True),
+    (8, [0.0] * 4 + [1.0] + [0.0] * 5, True),  # the inputs are not alike
+    (8, [0.25, 1.0, 0.25], True),
+    (16, [0.25] * 4 + [1.0] + [0.25] * 5, True),
+])  # fmt: skip
+def test_a_small_layer_among_many_may_be_off_by_chance(units, shares, told):
+    weights = [weight(f"l{k}") for k in range(len(shares))]
+    codes = diagnose(record(lambda step: some_dead(units, shares), lambda step: weights)).codes
+    assert ("dead_units" in codes) == told
+
+
 def networks(calls, *, decades=(1.5, 1.5), prefix="/"):
     """Two networks of six layers, the second behind the first and called so many times."""
     norms = [10.0 ** -(decades[1] + decades[0] * (1 - k / 5)) for k in range(6)]
