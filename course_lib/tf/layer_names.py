@@ -23,6 +23,12 @@ OPERATIONS = {
 }  # fmt: skip
 """How a graph names what a call such as `tf.nn.relu` left behind."""
 
+SEEN_THROUGH = {
+    "Softmax": lambda z: tf.raw_ops.Softmax(logits=z),
+    "Sigmoid": lambda z: tf.raw_ops.Sigmoid(x=z),
+}
+"""Operations that Keras's losses look for at the end of a graph, to take the logits instead."""
+
 SPELLINGS = {
     "hard_silu": "hardswish", "hard_swish": "hardswish", "swish": "silu",
     "hard_sigmoid": "hardsigmoid", "hard_tanh": "hardtanh", "leakyrelu": "leaky_relu",
@@ -83,18 +89,11 @@ def functional_activation(h: object) -> str | None:
     return None
 
 
-SUMS = ("Add", "Subtract")
-"""Operations that TensorFlow's optimizer joins with the one before, as layers and as functions."""
-
-
-def only_added(layer: object) -> bool:
-    """Return whether a layer of a functional model only feeds one sum, as branches of ResNets do.
-
-    In a compiled step TensorFlow joins such a layer's last operation with the sum; who reads what
-    is between keeps it from doing so, and the last bit of the training changes.
-    """
-    nodes = getattr(layer, "_outbound_nodes", ())
-    return len(nodes) == 1 and type(nodes[0].operation).__name__ in SUMS
+def is_container(layer: object) -> bool:
+    """Return whether a layer only passes on what the layers inside it gave."""
+    if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.RNN):
+        return False
+    return bool(layer._layers) and not layer._trainable_variables
 
 
 def unit_axis(layer: object, h: tf.Tensor) -> int:

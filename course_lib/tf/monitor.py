@@ -13,6 +13,7 @@ plain one. A sample is one vector, and one transfer.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -46,14 +47,17 @@ class GradientFlowMonitor(keras.callbacks.Callback):
     A softmax or sigmoid that the loss sees through has its gradient measured at its logits, and so
     has every `tf.nn.softmax` and `tf.nn.sigmoid` that ends a layer in a compiled step.
 
-    Eager training is the same bit for bit with and without the monitor. A compiled step is
-    optimized by TensorFlow, which joins neighbouring operations and rounds as they are joined: it
-    may round otherwise if a step merely returns its loss. So a layer of a functional model that has
-    no activation and only feeds a sum, as the branches of residual networks end, is not read in it,
-    unless the attribute `reads_sums` is set to True. That leaves Keras's ResNet50 and EfficientNet
-    bit for bit the same. Where the optimizer still joins otherwise, as in MobileNetV2 or where a
-    sum is hidden in a layer of one's own, sampled steps differ by rounding; with the optimizer off
-    (`tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})`) they do not.
+    Training is the same bit for bit with and without the monitor. In a compiled step TensorFlow
+    joins neighbouring operations that nobody else reads, and rounds as they are joined. So a sum or
+    product that is joined is measured in a copy. What is inside the kernel of a matrix product or a
+    convolution is not measured: a layer without activation in front of an activation layer of its
+    own (tanh, sigmoid, ELU), or a dense one in front of a sum, has NaN for the scale of its
+    output, unless the attribute `reads_joined` is set to True; training then differs by rounding,
+    in its last digit at first. Nor is a gradient that the step has no use for, as in front of the
+    first layer that is trained. All this was found on a CPU; with XLA (`jit_compile`), on a GPU or
+    in other versions of TensorFlow, other things may be joined. Not the same is what TensorFlow
+    expects to need more than 205 MB on a CPU with the measurements and less without: it then cuts
+    sums of more than two gradients up, and they round otherwise.
     Draws by `tf.random` without a seed of their own depend on the graph, and differ as well.
     Raises TypeError or ValueError for what is not of these.
     """
@@ -77,7 +81,7 @@ class GradientFlowMonitor(keras.callbacks.Callback):
             framework="TensorFlow", every=every, max_records=max_records, share=share
         )
         self._max_calls = require_integer("max_calls", max_calls, minimum=1)
-        self.reads_sums = False
+        self.reads_joined = False
         self._step, self._trace = 0, None
         self._traces: list[Trace] = []
         self._measured = self._plain = None
@@ -105,12 +109,14 @@ class GradientFlowMonitor(keras.callbacks.Callback):
     def _probes(self) -> Trace:
         share = self._recorder.share
         return Trace(
-            self._target(), share=share, max_calls=self._max_calls, reads_sums=self.reads_sums
+            self._target(), share=share, max_calls=self._max_calls, reads_joined=self.reads_joined
         )
 
     def _with_probes(self, step: Callable) -> Callable:
         """Return `step` with probes around it, returning its result and the packed vector."""
 
+        # Operations are named after the step's arguments, and joined in the order of their names.
+        @functools.wraps(step)
         def measured(*args: object, **kwargs: object) -> tuple:
             trace = self._probes()
             with instrumented(trace, self._optimizers()):
@@ -118,7 +124,7 @@ class GradientFlowMonitor(keras.callbacks.Callback):
             # A step may be traced for several shapes: its vector says which trace it is of.
             self._traces.append(trace)
             number = tf.constant([len(self._traces) - 1], tf.float64)
-            return result, tf.concat([number, trace.pack()], axis=0)
+            return result, tf.concat([number, trace.pack(result)], axis=0)
 
         return measured
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from course_lib.monitoring import Site
-
 HELD = 2**22
 """Entries of tensors that wait for one choice: they are held in memory until it is made."""
 
@@ -85,8 +83,13 @@ class Packer:
             return
         self._waiting.append((key, tensor))
         self._held += tensor.shape.num_elements() or HELD // 16
-        if self._held >= HELD and isinstance(owner, Site):  # weights are there in any case
+        if self._held >= HELD:
             self.flush()
+
+    @property
+    def empty(self) -> bool:
+        """Whether no tensor waits."""
+        return not self._waiting
 
     def scalar(self, owner: object, field: str, value: tf.Tensor) -> None:
         """Take a number as it is."""

@@ -18,14 +18,16 @@ import tensorflow as tf
 from course_lib.monitoring import ONE_SIDED, ParameterState, Sample, Site, flat_mask
 from course_lib.tf.attention import LAYERS, attention_weights, flat_rows, is_last
 from course_lib.tf.gates import recurrent_gates
+from course_lib.tf.joins import before_update, ends_a_chain, measure_waiting, waited_for
 from course_lib.tf.layer_names import (
     PASSING,
+    SEEN_THROUGH,
     activation_kind,
     frozen_variables,
     functional_activation,
+    is_container,
     named_layers,
     named_variables,
-    only_added,
     unit_axis,
 )
 from course_lib.tf.packing import Packer
@@ -41,13 +43,6 @@ def _place() -> object:
     return "eager" if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
-SEEN_THROUGH = {
-    "Softmax": lambda z: tf.raw_ops.Softmax(logits=z),
-    "Sigmoid": lambda z: tf.raw_ops.Sigmoid(x=z),
-}
-"""Operations that Keras's losses look for at the end of a graph, to take the logits instead."""
-
-
 @dataclass
 class Pass:
     """The sites of one forward pass, and whether a backward pass came through it."""
@@ -61,17 +56,18 @@ class Trace:
     """What the probes of one step collect, as tensors of one place."""
 
     def __init__(
-        self, model: keras.Model, *, share: float, max_calls: int, reads_sums: bool = True
+        self, model: keras.Model, *, share: float, max_calls: int, reads_joined: bool = True
     ) -> None:
         self.model, self.share, self.max_calls = model, share, max_calls
         self.place = _place()
-        self.skips_sums = not reads_sums and self.place != "eager"
         self.packer = Packer()
         self.current, self.kept = Pass(), Pass()
         self.states: dict[int, ParameterState] = {}
         self.names = named_variables(model)
         self.gradient_scale: float | None = None
         self.let_go: list[list] = []
+        at_once = reads_joined or self.place == "eager"
+        self.waiting: list[tuple[tuple, Callable, bool]] | None = None if at_once else []
 
     # Layers --------------------------------------------------------------------------------
 
@@ -100,7 +96,7 @@ class Trace:
             return output
         h = parts[first]
         kind = activation_kind(layer) or functional_activation(h)
-        if kind is None and (_is_container(layer) or (self.skips_sums and only_added(layer))):
+        if kind is None and is_container(layer):
             return output
         z = inputs[0] if isinstance(layer, keras.layers.Activation) else None
         parts[first] = self._record(name, type(layer).__name__, kind, layer, z, h)
@@ -117,7 +113,7 @@ class Trace:
         axis = unit_axis(layer, h)
         site = Site(name if calls == 1 else f"{name}#{calls}", kind, activation, 0, 1)
         run.sites.append(site)
-        self._measure(site, h, z, axis)
+        self._read((h, z), functools.partial(self._measure, site, axis))
         mask, logits = getattr(h, "_keras_mask", None), getattr(h, "_keras_logits", None)
         operation = h.op.type if tf.is_symbolic_tensor(h) else ""
         if logits is None and operation in SEEN_THROUGH:
@@ -165,7 +161,14 @@ class Trace:
             field, mask = ("active", z > 0) if kind == "relu" else ("flat", stuck)
             self.packer.counts(site, field, tf.reduce_sum(tf.cast(mask, tf.float32), [0, 1]))
 
-    def _measure(self, site: Site, h: tf.Tensor, z: object, axis: int) -> None:
+    def _read(self, tensors: tuple, measure: Callable, *, gradient: bool = False) -> None:
+        """Call `measure` with tensors: in a graph, when it is known who else reads them."""
+        if self.waiting is None:
+            measure(*tensors)
+        else:
+            self.waiting.append((tensors, measure, gradient))
+
+    def _measure(self, site: Site, axis: int, h: tf.Tensor, z: object) -> None:
         size, units = h.shape.num_elements(), h.shape[axis]
         if size is None:  # the last batch may be smaller
             self.packer.scalar(site, "size", tf.size(h, out_type=tf.int64))
@@ -201,7 +204,8 @@ class Trace:
             def gradient(grad: tf.Tensor) -> tf.Tensor:
                 trace, run, site = watching
                 if trace is not None and _place() is trace.place:
-                    trace.packer.norm(site, "grad_norm", grad)
+                    norm = functools.partial(trace.packer.norm, site, "grad_norm")
+                    trace._read((grad,), norm, gradient=True)
                     run.differentiated = True
                 return grad
 
@@ -224,18 +228,25 @@ class Trace:
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
             self.packer.scalar(self, "gradient_scale", scale)
-        before = []
-        for grad, variable in zip(grads, moved, strict=True):
-            if id(variable) not in self.names:
-                continue
-            state, old = self.state(variable), tf.identity(variable.value)
-            if grad is not None:
-                self.packer.norm(state, "grad_norm", grad)
-            self.packer.norm(state, "norm", old)
-            before.append((state, variable, old))
+        before, kept = [], 0
+        for k, (grad, variable) in enumerate(zip(grads, moved, strict=True)):
+            if id(variable) in self.names:
+                state = self.state(variable)
+                old = before_update(variable.value, grad)
+                norm = functools.partial(self.packer.norm, state, "grad_norm")
+                if ends_a_chain(grad):
+                    self._read((grad,), norm, gradient=True)
+                elif grad is not None:
+                    norm(grad)
+                self.packer.norm(state, "norm", old)
+                before.append((state, variable, old))
+            if self.packer.empty or k + 1 == len(grads):
+                # Measured gradients are let go of before they are applied: memory is reused.
+                with tf.control_dependencies(self.packer.flush()):
+                    grads[kept : k + 1] = map(waited_for, grads[kept : k + 1])
+                kept = k + 1
         told = ToldUpdates()
-        # Measured gradients are let go of before they are applied, so that memory is reused.
-        with tf.control_dependencies(self.packer.flush()), told.listen(optimizer):
+        with told.listen(optimizer):
             result = apply(grads, variables)
         for state, variable, old in before:
             update = told.update(variable)
@@ -256,8 +267,13 @@ class Trace:
 
     # Transfer ------------------------------------------------------------------------------
 
-    def pack(self) -> tf.Tensor:
-        """Return every number of the step in one float64 vector; a trace is packed once."""
+    def pack(self, results: object = ()) -> tf.Tensor:
+        """Return every number of the step in one float64 vector; a trace is packed once.
+
+        `results` is what a compiled step returns, in any structure.
+        """
+        if self.waiting:
+            measure_waiting(self.waiting, self.place, results)
         vector = self.packer.pack()
         for variable in frozen_variables(self.model):
             self.state(variable)
@@ -284,13 +300,6 @@ class Trace:
         sample.gradient_scale = self.gradient_scale
         sample.unscale()
         return sample
-
-
-def _is_container(layer: object) -> bool:
-    """Return whether a layer only passes on what the layers inside it gave."""
-    if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.RNN):
-        return False
-    return bool(layer._layers) and not layer._trainable_variables
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def diagnose_model(
             rule = trial.make_rule(optimizer, learning_rate)
             profiles = trial.profile_layers()
             monitor = GradientFlowMonitor(watched, optimizer=rule, every=every, share=share)
-            monitor.reads_sums = True  # a copy is trained: the last bit does not matter
+            monitor.reads_joined = True  # a copy is trained: the last bit does not matter
             inner = getattr(rule, "inner_optimizer", rule)
             rate = float(inner.learning_rate)  # a schedule's changes with the steps
             losses = trial.train(rule, monitor)
