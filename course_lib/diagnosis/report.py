@@ -17,7 +17,7 @@ SEVERITIES = ("problem", "warning", "info")
 CAUSES_FIRST = (
     "non_finite", "norm_overflow", "constant_inputs", "no_gradient", "activation_twice",
     "missing_activation", "constant_output", "accumulating_gradients", "missing_statistics",
-    "constant_targets", "unstable_training",
+    "normalized_away", "constant_targets", "unstable_training",
     "zero_weights", "identical_units", "zero_scale", "large_weights", "rescaled_layer",
     "small_inputs", "unequal_features", "large_inputs", "rounded_updates", "large_update",
     "dead_units", "saturation", "saturated_attention", "large_recurrent_matrix", "stuck_gate",

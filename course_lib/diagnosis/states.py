@@ -5,6 +5,8 @@
   as one unit. A single layer so is harmless, since the next one tells its units apart.
 * A batch normalization in evaluation mode divides by statistics that were taken before. If it has
   none yet, it divides by 1: the network trains as without it.
+* A layer normalization over one value subtracts the value itself: what is left is 0, and its shift
+  is all that comes out. A series with one channel ends so, behind attention as wide as its input.
 """
 
 from __future__ import annotations
@@ -55,5 +57,26 @@ def check_statistics(unused: Sequence[str], count: int) -> list[Finding]:
             "They subtract 0 and divide by 1: the network trains as without them.",
             "training mode (train() after eval(); trainable = True in Keras); to keep them fixed, "
             "statistics from data first.",
+        )
+    ]  # fmt: skip
+
+
+def check_single_values(names: Sequence[str], count: int) -> list[Finding]:
+    """Return a finding if layer normalizations are over a single value.
+
+    Arguments:
+        names: those of which every mean is taken over one value, in order.
+        count: how many layer normalizations there are.
+    """
+    if not names:
+        return []
+    return [
+        Finding(
+            "normalized_away", "problem",
+            f"{len(names)} of {count} layer normalizations are over a single value", names[0],
+            1.0, 2.0,
+            "A value less its own mean is 0: what comes out is the shift, whatever goes in, and no "
+            "gradient passes.",
+            "more features, by a layer in front that widens the input; or another axis.",
         )
     ]  # fmt: skip

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from course_lib.diagnosis import Finding
 from course_lib.diagnosis.gains import measure_gains, small_matrices
-from course_lib.diagnosis.states import check_identical, check_statistics
+from course_lib.diagnosis.states import check_identical, check_single_values, check_statistics
 from course_lib.diagnosis.trial import FirstCall
 from course_lib.monitoring import FlowRecord
 from course_lib.tf.batches import Batch
@@ -35,6 +35,7 @@ from course_lib.tf.trial_weights import (
     fans_in,
     find_identical,
     find_inner,
+    find_single_values,
     find_unused_statistics,
 )
 
@@ -249,6 +250,7 @@ class Trial:
             *check_loss(record, self.output, lambda h: self.judge(h, x, y, training=False)),
             *check_identical(*self.identical),
             *check_statistics(*self.unused_statistics),
+            *check_single_values(*find_single_values(self.model)),
         ]
 
     def look_at_weights(self, record: FlowRecord) -> FlowRecord:

@@ -77,6 +77,14 @@ def find_unused_statistics(model: keras.Model) -> tuple[list[str], int]:
     return unused, len(found)
 
 
+def find_single_values(model: keras.Model) -> tuple[list[str], int]:
+    """Return the layer normalizations over one value, and how many there are with a weight."""
+    found = [(name, layer) for name, layer in named_layers(model)
+             if isinstance(layer, keras.layers.LayerNormalization) and layer.weights]  # fmt: skip
+    single = [name for name, layer in found if math.prod(layer.weights[0].shape) == 1]
+    return single, len(found)
+
+
 def _matrices(model: keras.Model) -> Iterator[tuple[str, keras.Variable, list[int]]]:
     """Yield the name of each matrix whose use is known, itself, and the axes of its outputs."""
     names, seen = named_variables(model), set()
