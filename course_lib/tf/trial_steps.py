@@ -277,7 +277,12 @@ class Trial:
         names = {found[id(v)][0]: v for v in self.model.weights}
 
         def evaluate() -> tuple[float, float]:
-            value = float(self.measure_loss(*self.batches[0], training=False))
+            try:
+                value = float(self.measure_loss(*self.batches[0], training=False))
+            except Exception:
+                if not self.refused():
+                    raise
+                value = float("nan")
             penalty = sum(float(r) for r in self.model.losses)
             return value - penalty, 1e-5 * abs(penalty)  # and how far rounding reaches
 

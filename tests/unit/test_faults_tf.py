@@ -80,7 +80,9 @@ def test_a_loss_that_raises_at_what_is_not_finite_ends_the_trial_and_not_the_rep
     model.get_layer("b").kernel.assign(kernel)
     before = model.get_weights()
     found = trial(model, loss=loss)
-    assert found[0] == ("problem", "non_finite", "b, step 0")
+    # Compiled, a matrix product and the ReLU behind it are one kernel, which turns NaN into 0.
+    where = "b/kernel, step 0" if own else "b, step 0"
+    assert found[0] == ("problem", "non_finite", where)
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     later = diagnose_model(
