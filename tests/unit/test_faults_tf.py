@@ -80,9 +80,10 @@ def test_a_loss_that_raises_at_what_is_not_finite_ends_the_trial_and_not_the_rep
     model.get_layer("b").kernel.assign(kernel)
     before = model.get_weights()
     found = trial(model, loss=loss)
-    # Compiled, a matrix product and the ReLU behind it are one kernel, which turns NaN into 0.
-    where = "b/kernel, step 0" if own else "b, step 0"
-    assert found[0] == ("problem", "non_finite", where)
+    # Compiled, a matrix product and the ReLU behind it are one kernel, which on some processors
+    # turns NaN into 0: then it is the matrix that is named.
+    assert found[0][:2] == ("problem", "non_finite")
+    assert found[0][2] in (["b, step 0", "b/kernel, step 0"] if own else ["b, step 0"])
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     later = diagnose_model(
