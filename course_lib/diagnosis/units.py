@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -191,6 +192,15 @@ def attention_finding(name: str, flat: float) -> list[Finding]:
         "the scale 1/sqrt(d) of the logits, smaller query and key weights, normalized queries "
         "and keys, warm-up.",
     )  # fmt: skip
+
+
+def check_attention(shares: Mapping[str, float]) -> list[Finding]:
+    """Return what is saturated of the attention that a record does not show.
+
+    Arguments:
+        shares: of the rows that have settled on one position, by layer, in order.
+    """
+    return join_findings([f for name, s in shares.items() for f in attention_finding(name, s)])
 
 
 def gate_finding(name: str, kind: str, stuck: float) -> list[Finding]:

@@ -74,7 +74,7 @@ def diagnose_model(
     with _untouched_randomness(seed):
         watched = model if model.built else _made_again(model)
         batches = read_batches(inputs, targets, limit=steps, model=watched)
-        trial = Trial(watched, batches, loss, steps)
+        trial = Trial(watched, batches, loss, steps, share)
         with trial.undone(seed):
             rule = trial.make_rule(optimizer, learning_rate)
             profiles = trial.profile_layers()

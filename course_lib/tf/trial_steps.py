@@ -17,7 +17,9 @@ from course_lib.diagnosis import Finding
 from course_lib.diagnosis.gains import measure_gains, small_matrices
 from course_lib.diagnosis.states import check_identical, check_single_values, check_statistics
 from course_lib.diagnosis.trial import FirstCall
+from course_lib.diagnosis.units import check_attention
 from course_lib.monitoring import FlowRecord
+from course_lib.tf.attention import SoftmaxWatch
 from course_lib.tf.batches import Batch
 from course_lib.tf.layer_names import named_variables
 from course_lib.tf.model_profiles import profile_recurrent_layers
@@ -44,14 +46,16 @@ class Trial:
     """A model that is trained and put back, the batches for it, and its loss."""
 
     def __init__(
-        self, model: keras.Model, batches: list[Batch], loss: Callable | None, steps: int
-    ) -> None:
+        self, model: keras.Model, batches: list[Batch], loss: Callable | None, steps: int,
+        share: float = 0.1,
+    ) -> None:  # fmt: skip
         self.model, self.batches, self.steps = model, batches, steps
         self.loss = loss and FirstCall("targets", "`loss` takes beside the model's output", loss)
         self.called = FirstCall("inputs", "`model` can be called on", model)
         self.output = self.latest = None
         self.first = FirstPass(model)
         self.normalized = NormalizedWatch(model)
+        self.attention = SoftmaxWatch(model, share)
 
     @contextmanager
     def undone(self, seed: int) -> Iterator[None]:
@@ -100,7 +104,7 @@ class Trial:
         if not self.model.trainable_variables:
             raise ValueError("`model` must have a variable that is trained.")
         try:
-            with self.first, self.normalized:
+            with self.first, self.normalized, self.attention:
                 value = self.measure_loss(*self.batches[0])
         except Exception:
             if not self.refused():
@@ -251,6 +255,7 @@ class Trial:
             *check_identical(*self.identical),
             *check_statistics(*self.unused_statistics),
             *check_single_values(*find_single_values(self.model)),
+            *check_attention(self.attention.shares),
         ]
 
     def look_at_weights(self, record: FlowRecord) -> FlowRecord:
