@@ -269,8 +269,10 @@ def check_depth(record: FlowRecord) -> list[Finding]:
         found = check_shortcuts(record) or found
     scales = typical(record.activation_scales)
     scale = depth_trend(scales)
-    if scale < 0:  # it grows; but from nothing is no growth
-        scale = depth_trend(np.where(scales > 0, scales, np.nan))
+    if scale < 0:  # it grows; but from nothing is no growth, and what came in training is learned
+        first = record.activation_scales[0]
+        tables = [np.where(values > 0, values, np.nan) for values in (scales, first)]
+        scale = min(0.0, np.fmax(*map(depth_trend, tables)))
     severity = graded(abs(scale), slack * DECADES_PROBLEM, slack * DECADES_WARNING)
     if severity:
         grows = scale < 0  # the trend is told from the last layer to the first

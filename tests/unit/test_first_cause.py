@@ -98,3 +98,14 @@ def test_two_networks_that_are_not_called_alike_are_two_depths():
     assert networks(2, decades=(2.5, 0.5)) == ("vanishing_gradient",)
     assert networks(2, decades=(0.5, 2.5)) == ("vanishing_gradient",)
     assert networks(2, prefix="") == ("vanishing_gradient",)  # no networks: layers that are shared
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_signal_whose_growth_is_learned_is_none(drawn):
+    def sites(step):
+        grown = 10.0 ** np.arange(6) if step or drawn else np.ones(6)
+        return [Site(f"l{k}", "Dense", "relu", 64, 4, 8 * grown[k], 1.0, np.full(16, 2.0))
+                for k in range(6)]  # fmt: skip
+
+    codes = diagnose(record(sites, lambda step: [weight(f"l{k}") for k in range(6)], steps=9)).codes
+    assert ("growing_signal" in codes) == drawn
