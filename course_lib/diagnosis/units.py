@@ -28,7 +28,7 @@ from course_lib.monitoring import GATE_KINDS, ONE_SIDED, FlowRecord
 SAMPLED = "in the sampled batches of the last half of the run"
 
 MANY_LAYERS = 8
-"""Layers with a one-sided activation, of which one may be off by chance."""
+"""Layers with units that are off on all inputs, of which one may be off altogether by chance."""
 
 
 def check_units(record: FlowRecord) -> list[Finding]:
@@ -75,19 +75,18 @@ def one_of_many(record: FlowRecord, dead: np.ndarray) -> bool:
     """Return whether a single small layer among many is off altogether, and so by chance.
 
     On inputs that are nearly alike, half of a sound layer's units are off on all: all n of them
-    once in 2^n times. Told where the usual layer has a tenth of its units off; as small a layer as
-    the bottleneck of a gate is off in one of a hundred networks of m layers if 2^n < 100 m.
+    once in 2^n times. Among m layers with a tenth of their units off, as the bottlenecks of gates
+    have, one as small is off in more than one of a hundred networks if 2^n < 100 m.
 
     Arguments:
         record: of the run.
         dead: the share of every layer's units that is off on all inputs, NaN if not known.
     """
-    known = np.flatnonzero(np.isfinite(dead))
-    off = [k for k in known if dead[k] == 1]
-    units = record.unit_active_fractions[off[0]] if off else None
+    off, alike = np.flatnonzero(dead == 1), int(np.sum(dead >= 0.1))
+    units = record.unit_active_fractions[off[0]] if len(off) else None
     return (
-        len(known) >= MANY_LAYERS and len(off) == 1 and units is not None
-        and np.median(dead[known]) >= 0.1 and 2.0 ** len(units) < 100 * len(known)
+        alike >= MANY_LAYERS and len(off) == 1 and units is not None
+        and 2.0 ** len(units) < 100 * alike
     )  # fmt: skip
 
 

@@ -69,6 +69,7 @@ def some_dead(units, shares):
 @pytest.mark.parametrize(("units", "shares", "told"), [
     (8, [0.25] * 9, False),
     (8, [0.25] * 4 + [1.0] + [0.25] * 5, False),  # the bottleneck of one gate of ten
+    (8, [0.0] * 20 + [0.25] * 7 + [1.0], False),  # beside layers that are not pooled
     (8, [0.25] * 4 + [1.0] * 2 + [0.25] * 5, True),
     (8, [0.0] * 4 + [1.0] + [0.0] * 5, True),  # the inputs are not alike
     (8, [0.25, 1.0, 0.25], True),
