@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -19,9 +20,14 @@ from course_lib.diagnosis.inputs import (
     check_small,
     check_targets,
 )
-from course_lib.diagnosis.outputs import check_first_loss, check_output
+from course_lib.diagnosis.outputs import (
+    check_first_loss,
+    check_missing_activation,
+    check_output,
+)
 from course_lib.diagnosis.peers import check_peers
 from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
+from course_lib.diagnosis.states import check_single_values
 from course_lib.diagnosis.trial import check_dropout, check_loss_value
 from course_lib.monitoring import FlowRecord
 from course_lib.pytorch import graph
@@ -188,6 +194,7 @@ def check_trial(
         *check_features(given, first.axis, kind, first.name),
         *check_peers(record, {name: p.numel() for name, p in model.named_parameters()}),
         *check_loss_value(record, losses),
+        *check_single_values(*find_single_values(model)),
     ]
     if not record.nonfinite:
         found += check_rounded(rounding.weights(), len(losses))
@@ -199,8 +206,15 @@ def check_trial(
             loss, first.output, batches[0][1]
         )  # fmt: skip
         found += check_output(record, output, judge.gradient, sigmoid=first.sigmoid)
-        found += check_first_loss(record, output, judge.gradient, judge.value)
+        for check in (check_missing_activation, check_first_loss):
+            found += check(record, output, judge.gradient, judge.value)
     return found
+
+
+def find_single_values(model: nn.Module) -> tuple[list[str], int]:
+    """Return the layer normalizations over one value, and how many there are."""
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.LayerNorm)]
+    return [name for name, m in found if math.prod(m.normalized_shape) == 1], len(found)
 
 
 def check_fed(
