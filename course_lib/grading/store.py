@@ -21,6 +21,8 @@ from course_lib.grading.errors import GradingError
 from course_lib.grading.sandbox import Limits
 
 FOLDER = ".grading"
+HALF = ".new-"
+"""How the names of files begin that are not whole yet."""
 
 
 def digest_seed(seed: str) -> str:
@@ -107,6 +109,8 @@ class Store:
             except OSError:
                 where = self.folder.parent
                 raise GradingError(f"Another grading is writing to {where} now.") from None
+            for half in self.folder.rglob(f"{HALF}*"):  # of a process that was killed
+                half.unlink(missing_ok=True)
             yield
 
 
@@ -119,7 +123,7 @@ def to_json(value: object) -> bytes:
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, whenever the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=HALF)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
