@@ -230,9 +230,10 @@ class FlowRecord:
             they multiply independent inputs, 1.4 by He's rule. Shape (P,), NaN for all others;
             None if nobody looked.
         inner: layers whose output goes, by whatever way, into another layer with parameters: no
-            heads; None if nobody looked (`diagnose_model` in PyTorch does).
+            heads; None if nobody looked (`diagnose_model` does, in Keras where a matrix is small).
         summed: layers whose output is a term of a sum as it is, and nothing else, as that of the
-            last layer of a residual branch; None likewise.
+            last layer of a residual branch; None if nobody looked (`diagnose_model` in PyTorch
+            does).
     """
 
     framework: str

@@ -34,8 +34,7 @@ def norm64(tensor: torch.Tensor) -> torch.Tensor | float:
 
     On a GPU the result stays there. On the CPU, where reading a number costs nothing, it is a
     number, and float32 is five times as fast, and is trusted where it is far from both ends of its
-    range. On Apple's GPUs,
-    which have no float64, the entries are scaled by the largest.
+    range. On Apple's GPUs, which have no float64, the entries are scaled by the largest.
     """
     if tensor.layout is not torch.strided or tensor.is_complex():
         tensor = _plain(tensor)
