@@ -56,7 +56,7 @@ class Visit:
         self.context.route("**/*", self.only_from_here)
         self.tab.on("console", self.note)
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.tab.on("requestfailed", lambda request: self.complaints.append(request.url))
+        self.tab.on("requestfailed", self.miss)
         self.tab.on("response", self.weigh)
 
     def only_from_here(self, route) -> None:
@@ -70,6 +70,11 @@ class Visit:
     def note(self, message) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
+
+    def miss(self, request) -> None:
+        # A reader who leaves the page before its icon has arrived has not missed anything.
+        if request.failure != "net::ERR_ABORTED":
+            self.complaints.append(f"{request.url}: {request.failure}")
 
     def weigh(self, response) -> None:
         if not response.url.startswith("http") or response.status != 200:
@@ -300,6 +305,24 @@ def test_links_within_a_page_land_on_their_heading(visit, site, base_url):
             link.get_attribute("href"))
         assert 0 <= top < WIDE["height"] / 2 or seen.tab.evaluate(
             "Math.ceil(scrollY + innerHeight) >= document.documentElement.scrollHeight")
+
+
+def test_leaving_early_is_no_complaint_and_a_missing_file_is_one(visit, site, base_url):
+    seen = visit(f"{base_url}search.html")
+    held = []
+    seen.tab.route("**/logo.svg?late", lambda route: held.append(route))
+    ask = "name => { fetch(name).catch(() => null); }"
+    with seen.tab.expect_event("requestfailed") as left:
+        seen.tab.evaluate(ask, "_static/logo.svg?late")
+        seen.tab.wait_for_timeout(100)
+        seen.tab.goto(base_url + first_page_with(site, "h1"))
+    assert left.value.failure == "net::ERR_ABORTED"
+    assert len(held) == 1
+    assert seen.complaints == []
+    seen.tab.route("**/gone.svg", lambda route: route.abort("connectionrefused"))
+    with seen.tab.expect_event("requestfailed"):
+        seen.tab.evaluate(ask, "_static/gone.svg")
+    assert any("gone.svg" in complaint for complaint in seen.complaints)
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
