@@ -21,7 +21,7 @@ from course_lib.grading.notebooks import NotebookError
 from course_lib.grading.roster import Matching, Student, match
 from course_lib.grading.sandbox import Limits, find_bubblewrap, stage_course
 from course_lib.grading.slots import SandboxSlot, Slot
-from course_lib.grading.store import Store, make_key, to_json, write_whole
+from course_lib.grading.store import PAGES, Store, make_key, to_json, write_whole
 from course_lib.grading.submissions import Submission
 from course_lib.grading.unsafe import UnsafeSlot
 
@@ -213,7 +213,7 @@ def write_outputs(out: Path, outputs: dict[str, bytes]) -> Path | None:
 def find_outputs(out: Path) -> list[str]:
     """Return the names of what an earlier run has written to the folder."""
     found = [name for name in OUTPUTS if (out / name).is_file()]
-    for folder in ("feedback", "gradescope"):
+    for folder in PAGES:
         found += [f"{folder}/{path.name}" for path in sorted((out / folder).glob("*"))]
     return found
 

@@ -24,6 +24,9 @@ FOLDER = ".grading"
 HALF = ".new-"
 """How the names of files begin that are not whole yet."""
 
+PAGES = ("feedback", "gradescope")
+"""The folders, in that of the outputs, with one file per submission."""
+
 
 def digest_seed(seed: str) -> str:
     """Return what a seed leaves behind: enough to tell two apart, too costly to guess back."""
@@ -109,9 +112,18 @@ class Store:
             except OSError:
                 where = self.folder.parent
                 raise GradingError(f"Another grading is writing to {where} now.") from None
-            for half in self.folder.rglob(f"{HALF}*"):  # of a process that was killed
-                half.unlink(missing_ok=True)
+            self.clear_halves()
             yield
+
+    def clear_halves(self) -> None:
+        """Remove what a process that was killed had half written, by the names it gives them.
+
+        In `feedback` such a file would pass for another result, and all of them be put aside.
+        """
+        out = self.folder.parent
+        for folder in (out, *(out / name for name in PAGES), self.folder, self.folder / "results"):
+            for half in folder.glob(HALF + 8 * "?"):  # as many letters as `tempfile` draws
+                half.unlink(missing_ok=True)
 
 
 def to_json(value: object) -> bytes:

@@ -164,7 +164,11 @@ def test_a_killed_run_is_resumed_without_losing_or_repeating(folder, tmp_path, m
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (results / ".new-half").write_text("{", encoding="ascii")  # as if killed while it wrote
+    (out / "feedback").mkdir()
+    halves = [place / ".new-12345678" for place in (results, out, out / "feedback")]
+    for half in halves:
+        half.write_text("{", encoding="ascii")  # as if killed while it wrote
+    (out / ".new-ideas").write_text("a person's", encoding="ascii")
     done = {path.name: path.stat().st_mtime_ns for path in results.glob("[0-9a-f]*.json")}
     assert 4 <= len(done) < 18
     assert not (out / "grades.csv").exists()
@@ -174,6 +178,9 @@ def test_a_killed_run_is_resumed_without_losing_or_repeating(folder, tmp_path, m
     assert run(folder, out, "--resume") == 0
     assert len(graded) == 18 - len(done)  # 19 files, two of the same content
     assert {n: (results / n).stat().st_mtime_ns for n in done} == done
+    assert not any(half.exists() for half in halves)
+    assert not list(out.glob("earlier-*"))
+    (out / ".new-ideas").unlink()  # raises if it is not there
     assert run(folder, whole) == 0
     assert contents(out) == contents(whole)
 
