@@ -145,11 +145,12 @@ class Readers:
         if bare is None or bare.type != "MatMul":
             return False
         ahead = set(self._of(tensor))
-        for _ in range(3):  # 0.5 z erfc(-z / sqrt(2)); the approximation by tanh is left as it is
+        for _ in range(3):  # 0.5 z erfc(-z / sqrt(2)), or 0.5 z (1 + erf(z / sqrt(2))) in 2.18;
+            # the approximation by tanh is left as it is
             bends = [op for op in ahead if op.type in ("Erf", "Erfc")]
             if bends:
                 return all(len(self._of(op.outputs[0])) == 1 for op in bends)
-            ahead = {reader for op in ahead if op.type in ("Neg", "Mul")
+            ahead = {reader for op in ahead if op.type in ("Neg", "Mul", "RealDiv")
                      for reader in self._of(op.outputs[0])}  # fmt: skip
         return False
 
