@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import nn
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from course_lib._validation import (
     require_choice,
@@ -28,16 +25,20 @@ from course_lib.inspection import (
     UnitReport,
     audit_clipping,
     noise_floor,
-    randomized_singular_values,
     read_gradients,
     require_finite_layer,
 )
 from course_lib.monitoring import ONE_SIDED
 from course_lib.pytorch.batches import call_model
+from course_lib.pytorch.jacobian_products import (
+    linearize,
+    randomized_spectrum,
+    require_path,
+    stage_jacobians,
+)
 from course_lib.pytorch.model_profiles import profile_recurrent_layers, recurrent_modules
 from course_lib.pytorch.probe import FlowProbe
 from course_lib.pytorch.randomness import generators_kept
-from course_lib.pytorch.watched import first_tensor
 from course_lib.recurrent_results import BPTTProfile
 
 
@@ -184,10 +185,15 @@ def jacobian_spectrum(
         model: any module with a tensor in and a tensor out (or an output that holds one: the first
             counts); run in evaluation mode.
         x: one input, of any shape; both sides are flattened.
-        method: "exact" (the whole matrix, n or m passes), "product" (an `nn.Sequential`: each
-            stage's matrix, multiplied in float64), or "randomized" (the `rank` largest from
-            products with vectors, for large models).
+        method: "exact" (the whole matrix), "product" (an `nn.Sequential`: each stage's matrix,
+            multiplied in float64), or "randomized" (the `rank` largest from products with vectors,
+            for large models).
         rank, iterations, seed: of the randomized method.
+
+    Many rows of a matrix are computed together, as by `torch.func.jacrev`, but with at most 128 MB
+    of gradients on their way, and compared with a pass alone. Where that is no good (functions of
+    your own without `generate_vmap_rule`, hooks on gradients, rules of PyTorch's that are wrong),
+    it is one row after the other.
 
     A model that draws random numbers in evaluation mode too draws the same ones at every call, so
     that there is one function to differentiate. Raises ValueError if there is no gradient path from
@@ -196,24 +202,26 @@ def jacobian_spectrum(
     method = require_choice("method", method, SPECTRUM_METHODS)
     with evaluating(model):
         x = _like_model(model, x).detach()
-        FirstCall("x", "`model` can be called on", _one)(model, x.clone())
+        at = FirstCall("x", "`model` can be called on", linearize)(model, x)
         if not x.is_floating_point():
             raise ValueError(f"`x` ({x.dtype}) must hold real numbers: integers have no Jacobian.")
         if method == "product" and not isinstance(model, nn.Sequential):
             raise TypeError(f"`model` (a {type(model).__name__}) must be an nn.Sequential.")
-        _require_path(model, x)
+        require_path(at)
         dtype = str(x.dtype).removeprefix("torch.")
         eps = torch.finfo(x.dtype).eps
         if method == "randomized":
             rank = require_integer("rank", rank, minimum=1)
             iterations = require_integer("iterations", iterations, minimum=1)
-            values, shape = _randomized(
+            values, shape = randomized_spectrum(
                 model, x, rank=rank, iterations=iterations, seed=require_seed(seed)
             )
             factors = 1
         else:
-            stages = list(model) if method == "product" else [model]
-            matrices = _stage_jacobians(stages, x)
+            if method == "product" and len(model):
+                matrices = stage_jacobians(list(model), linearize(model[0], x))
+            else:
+                matrices = stage_jacobians([model], at)
             matrix = matrices[0]
             for stage in matrices[1:]:
                 matrix = stage @ matrix
@@ -223,93 +231,6 @@ def jacobian_spectrum(
             values = np.linalg.svd(matrix, compute_uv=False)
     floor = noise_floor(values, shape, eps, factors=factors)
     return JacobianSpectrum("PyTorch", dtype, method, tuple(map(int, shape)), values, floor)
-
-
-def _one(model: nn.Module, h: torch.Tensor) -> torch.Tensor:
-    with generators_kept(seed=0):
-        return first_tensor(model(h.unsqueeze(0))).squeeze(0)
-
-
-@torch.enable_grad()
-def _require_path(model: nn.Module, x: torch.Tensor) -> None:
-    """Raise ValueError if the output at x cannot be differentiated by x."""
-    start = x.clone().requires_grad_()
-    output = _one(model, start.clone())
-    reached = None
-    if output.requires_grad:
-        try:
-            (reached,) = torch.autograd.grad(output.sum(), start, allow_unused=True)
-        except RuntimeError as error:
-            problem = f"({type(error).__name__}: {error})"
-            raise ValueError(f"`model` must be differentiable at `x` {problem}.") from error
-    if reached is None:
-        raise ValueError("`model` must have a gradient path from `x` to its output; it is cut.")
-
-
-def _stage_jacobians(stages: Sequence[nn.Module], x: torch.Tensor) -> list[np.ndarray]:
-    matrices = []
-    for stage in stages:
-        # An in-place activation would overwrite the input of which we want the derivative.
-        jacobian = torch.autograd.functional.jacobian(lambda h, f=stage: _one(f, h.clone()), x)
-        matrices.append(jacobian.reshape(-1, x.numel()).double().cpu().numpy())
-        with torch.no_grad():
-            x = _one(stage, x.clone())
-    return matrices
-
-
-def _randomized(
-    model: nn.Module, x: torch.Tensor, *, rank: int, iterations: int, seed: int
-) -> tuple[np.ndarray, tuple[int, int]]:
-    # Fused attention can be derived neither twice nor forwards; the same written out can.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        start = x.clone().requires_grad_()
-        output = _one(model, start.clone())
-        m, n = output.numel(), x.numel()
-        probe = torch.zeros_like(output, requires_grad=True)
-        # J^T u is linear in u: its derivative by u, along v, is J v (the double-backward trick).
-        (pulled,) = torch.autograd.grad(output, start, probe, create_graph=True)
-
-        def columns(source: torch.Tensor, wrt: torch.Tensor, vectors: np.ndarray) -> np.ndarray:
-            found = []
-            for vector in vectors.T:
-                v = torch.as_tensor(vector, device=x.device).to(x.dtype).reshape(source.shape)
-                grad = torch.autograd.grad(source, wrt, v, retain_graph=True)[0]
-                found.append(grad.reshape(-1).double().cpu().numpy())
-            return np.stack(found, axis=1)
-
-        def push(vectors: np.ndarray) -> np.ndarray:
-            try:
-                return columns(pulled, probe, vectors)
-            except RuntimeError:  # some functions, as hardsigmoid, cannot be derived twice
-                return _push_forward(model, x, vectors)
-
-        values = randomized_singular_values(
-            push, lambda u: columns(output, start, u), size=n, rank=min(rank, m, n),
-            iterations=iterations, seed=seed,
-        )  # fmt: skip
-    return values, (m, n)
-
-
-def _push_forward(model: nn.Module, x: torch.Tensor, vectors: np.ndarray) -> np.ndarray:
-    """Return J V by forward-mode differentiation, which fewer operations know."""
-    found = []
-    for vector in vectors.T:
-        v = torch.as_tensor(vector, device=x.device).to(x.dtype).reshape(x.shape)
-        with forward_ad.dual_level():
-            output = _one(model, _make_dual(x.clone(), v))
-            tangent = forward_ad.unpack_dual(output).tangent
-        found.append((output if tangent is None else tangent).detach().reshape(-1).double().cpu())
-        if tangent is None:
-            found[-1].zero_()
-    return torch.stack(found, dim=1).numpy()
-
-
-def _make_dual(x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Return x with the tangent v."""
-    with warnings.catch_warnings():
-        # PyTorch loads its rules at the first call, and from 2.14 on warns of its own TorchScript.
-        warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
-        return forward_ad.make_dual(x, v)
 
 
 def clip_audit(
