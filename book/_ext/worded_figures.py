@@ -4,10 +4,15 @@
 (text/plain beside image/png), then a caption for readers of the bare notebook. In the book both
 become a single ``<figure>``: the words are the picture's alternative text and its visible caption.
 A picture without words, or with a caption that says something else, fails the build.
+
+A picture that says where its panels are (``course_lib.plots.display.PANELS``) is followed by them,
+each a cutting of the same file. The style sheet shows the whole on a wide screen, and on a narrow
+one the panels, one below the other, with their places in the whole ("left"), which captions name.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from pathlib import Path
@@ -21,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 PIXELS_PER_CSS_PIXEL = 1.5  # as `course_lib.plots.show` asks a notebook for it
 CAPTION = "*Figure.*"
+PANELS = "Panels"  # `course_lib.plots.display.PANELS`: the book is built without course_lib
 
 
 class worded_figure(nodes.General, nodes.Element):
@@ -76,6 +82,28 @@ def lighter_copy(path: Path) -> Path:
     return copy if copy.stat().st_size < path.stat().st_size else path
 
 
+def stored_panels(path: Path) -> list[list]:
+    """Return [left, top, right, bottom, place] of each panel: shares of the size, and a word."""
+    with Image.open(path) as picture:
+        return json.loads(getattr(picture, "text", {}).get(PANELS, "[]"))
+
+
+def cutting(source: str, size: tuple[int, int], panel: list) -> str:
+    """Return an element that shows one panel of the picture at `source`, never enlarged."""
+    left, top, right, bottom, place = panel
+    width, height = right - left, bottom - top
+    # A share of what is left over, as CSS counts: 100 % lays the right edges on each other.
+    across = 100 * left / (1 - width) if width < 1 else 0
+    down = 100 * top / (1 - height) if height < 1 else 0
+    pixels = size[0] * width, size[1] * height
+    style = (
+        f"width:min(100%,{pixels[0]:.0f}px);aspect-ratio:{pixels[0]:.1f}/{pixels[1]:.1f};"
+        f"background:#fff url('{source}') {across:.2f}% {down:.2f}%/{100 / width:.2f}% auto"
+    )
+    name = f'<span class="place">{place}</span>' if place else ""
+    return f'{name}<span class="panel" style="{style}"></span>'
+
+
 class WordFigures(SphinxTransform):
     """Replace each picture output, and the caption after it, by a worded figure."""
 
@@ -114,6 +142,7 @@ class WordFigures(SphinxTransform):
         width, height = png_size(path)
         image["width"] = str(round(width / PIXELS_PER_CSS_PIXEL))
         image["height"] = str(round(height / PIXELS_PER_CSS_PIXEL))
+        image["panels"] = stored_panels(path)
         image["uri"] = image["uri"].removesuffix(path.name) + lighter_copy(path).name
 
 
@@ -128,8 +157,15 @@ def visit_figure(translator, node: worded_figure) -> None:
         "loading": "lazy",
         "decoding": "async",
     }
-    translator.body.append('<figure class="plot">')
+    panels = image.get("panels", [])
+    translator.body.append(f'<figure class="plot{" panelled" if panels else ""}">')
     translator.body.append(translator.emptytag(image, "img", "", **attributes))
+    if panels:
+        words = translator.attval(node["words"])
+        size = int(image["width"]), int(image["height"])
+        parts = "".join(cutting(attributes["src"], size, panel) for panel in panels)
+        # Of this and the picture one is shown, so a screen reader hears the words once.
+        translator.body.append(f'<div class="panels" role="img" aria-label="{words}">{parts}</div>')
     # The words are the picture's alternative text already: a screen reader hears them once.
     translator.body.append('<figcaption aria-hidden="true">')
     translator.body.append(f"{translator.encode(node['words'])}</figcaption></figure>\n")

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from course_lib._validation import require_choice, require_sequence, require_type
 from course_lib.cure_results import DECADES, CureTable
-from course_lib.plots.style import BLUE, INK, THEORY, VERMILLION, new_axes
+from course_lib.plots.style import BLUE, INK, THEORY, VERMILLION, new_axes, number_every_panel
 
 CONDITION_COLORS = {
     "healthy": "#cfe8f7",
@@ -84,11 +84,14 @@ def plot_cure_seeds(
         if not isinstance(key, tuple) or key not in table.trials:
             raise ValueError(f"`unsettled[{k}]` (={key!r}) must be a (patient, cure) of the table.")
     rows, trained = ("", *table.cures), quantity == "accuracies"
+    down = -(-len(table.patients) // 2)
     figure, axes = plt.subplots(
-        1, len(table.patients), figsize=(7.2, 0.9 + 0.24 * len(rows)), sharey=True,
-        squeeze=False, layout="constrained",
+        down, min(2, len(table.patients)), figsize=(7.2, down * (0.7 + 0.22 * len(rows))),
+        sharey=True, squeeze=False, layout="constrained",
     )  # fmt: skip
-    for ax, patient in zip(axes[0], table.patients, strict=True):
+    for ax in axes.flat[len(table.patients) :]:
+        ax.set_axis_off()
+    for ax, patient in zip(axes.flat, table.patients, strict=False):
         new_axes(ax)
         ax.set_title(patient, fontsize=9)
         if trained:
@@ -100,9 +103,10 @@ def plot_cure_seeds(
             _draw_seeds(
                 ax, row, table, (patient, cure), trained, hidden=(patient, cure) in unsettled
             )
+        ax.set_xlabel("unseen digits read, in %" if trained else "decades", fontsize=9)
     axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
     axes[0, 0].set_yticks(range(len(rows)), [row or "untreated" for row in rows], fontsize=9)
-    figure.supxlabel("unseen digits read, in %" if trained else "decades", fontsize=9)
+    number_every_panel(figure)
     return figure
 
 

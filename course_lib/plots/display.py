@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
+from dataclasses import astuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image  # Matplotlib itself depends on it
+from PIL import Image, PngImagePlugin  # Matplotlib itself depends on it
+
+from course_lib.plots.panels import find_panels
 
 DOTS_PER_INCH = 150
 COLOR_STEP = 17
 """Each color channel keeps 16 of 256 levels: no eye sees it, and the file is a third as large."""
+PANELS = "Panels"
+"""The entry of the PNG that says where its panels are: [[left, top, right, bottom, place], ...]."""
 
 
 def render_png(figure: Figure) -> bytes:
-    """Return the figure as PNG; the same figure gives the same bytes on one machine."""
+    """Return the figure as PNG; the same figure gives the same bytes on one machine.
+
+    If panels stand side by side, the file says where: the book puts them one below the other on a
+    narrow screen, where the whole would be too small to read.
+    """
     buffer, smaller = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, facecolor="white")
     picture = np.asarray(Image.open(buffer).convert("RGB"), dtype=np.float64)
     image = Image.fromarray((np.rint(picture / COLOR_STEP) * COLOR_STEP).astype(np.uint8))
     if image.getcolors(maxcolors=256) is not None:  # a palette holds them all, exactly
         image = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
-    image.save(smaller, format="PNG", optimize=True)
+    entries, panels = PngImagePlugin.PngInfo(), find_panels(figure)
+    if panels:
+        edges = [[round(share, 4) for share in astuple(panel)[:4]] for panel in panels]
+        places = [[*edge, panel.place] for edge, panel in zip(edges, panels, strict=True)]
+        entries.add_text(PANELS, json.dumps(places))
+    image.save(smaller, format="PNG", optimize=True, pnginfo=entries)
     return smaller.getvalue()
 
 

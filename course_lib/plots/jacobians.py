@@ -18,7 +18,16 @@ from course_lib._validation import (
     require_sequence,
 )
 from course_lib.jacobians import ProductGrowth
-from course_lib.plots.style import CYCLE, INK, SKY, THEORY, VERMILLION, label_line, new_axes
+from course_lib.plots.style import (
+    CYCLE,
+    INK,
+    SKY,
+    THEORY,
+    VERMILLION,
+    label_line,
+    new_axes,
+    number_every_panel,
+)
 
 RESOLVED = 1e-13
 """Singular values below this fraction of the largest are rounding error and are not drawn."""
@@ -156,7 +165,7 @@ def plot_spectra(growths: Mapping[str, ProductGrowth], *, lines: int = 9) -> Fig
     columns = min(2, len(growths))
     rows = -(-len(growths) // columns)
     figure, panels = plt.subplots(
-        rows, columns, figsize=(6.4, 0.6 + 2.1 * rows), sharex=True, sharey=True, squeeze=False,
+        rows, columns, figsize=(7.0, 0.6 + 2.4 * rows), sharex=True, sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for ax in panels.flat[len(growths) :]:
@@ -174,10 +183,9 @@ def plot_spectra(growths: Mapping[str, ProductGrowth], *, lines: int = 9) -> Fig
         ax.plot(counts, growth.norms, color=color, linewidth=2.0)
         ax.set_yscale("log")
         ax.set_title(label, fontsize=10, color=color)
-        if place >= len(growths) - columns:
-            ax.set_xlabel("number of layers")
-        if place % columns == 0:
-            ax.set_ylabel("singular values")
+        ax.set_xlabel("number of layers")
+        ax.set_ylabel("singular values")
+    number_every_panel(figure)
     return figure
 
 

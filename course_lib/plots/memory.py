@@ -14,7 +14,16 @@ from course_lib._validation import require_array
 from course_lib.contributions import InputContributions
 from course_lib.memory import GateBiasSweep
 from course_lib.plots.recurrent import STYLES, _label_ends, _require_mapping
-from course_lib.plots.style import BLUE, CYCLE, INK, THEORY, VERMILLION, label_line, new_axes
+from course_lib.plots.style import (
+    BLUE,
+    CYCLE,
+    INK,
+    THEORY,
+    VERMILLION,
+    label_line,
+    new_axes,
+    number_every_panel,
+)
 from course_lib.recurrent_results import PathNorms
 
 DIRECT, DETOUR = BLUE, VERMILLION
@@ -95,6 +104,7 @@ def plot_path_panels(paths: Mapping[str, PathNorms]) -> Figure:
     memory = "C" if next(iter(paths.values())).cell == "lstm" else "h"
     axes[0, 0].set_ylabel(rf"$\log_{{10}}\,\|\mathrm{{d}}{memory}_T/\mathrm{{d}}{memory}_t\|$")
     axes[0, 0].legend(frameon=False, fontsize=9, loc="center left")
+    number_every_panel(figure)
     return figure
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from course_lib._validation import (
     require_integer,
@@ -80,7 +81,17 @@ def plot_stack_profiles(profiles: Mapping[str, StackProfile], *, every: int = 4)
         low, high = ax.get_ylim()
         if high < 10.0 * low:  # an axis of less than a decade has hardly a number on it
             ax.set_ylim(low / 3.0, high * 3.0)
+        number_short_axis(ax)
     return figure
+
+
+def number_short_axis(ax: Axes) -> None:
+    """Write 0.2, 0.5, 1 on a logarithmic axis of less than two decades, and not powers of ten."""
+    low, high = ax.get_ylim()
+    if high < 100.0 * low:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def plot_norm_rates(tables: Mapping[str, NormRates], *, ax: Axes | None = None) -> Axes:
@@ -101,8 +112,8 @@ def plot_norm_rates(tables: Mapping[str, NormRates], *, ax: Axes | None = None) 
         ax.plot(x, points.ravel(), color=color, marker=marker, markersize=5, alpha=0.7,
                 linestyle="none")  # fmt: skip
         ax.axhline(table.theory, color=color, linewidth=1.0, linestyle="--", zorder=1)
-        label_line(ax, table.inputs[-1], float(points[-1].mean()), label, color,
-                   annotation_clip=False)  # fmt: skip
+        label_line(ax, table.inputs[-1], float(points[-1].max()), label, color, ha="right",
+                   offset=(4, 11), annotation_clip=False)  # fmt: skip
     ax.axhline(1.0, color=THEORY, linewidth=0.8, zorder=0)
     ax.set_xscale("log")
     ax.set_xticks([*next(iter(tables.values())).inputs], minor=False)
@@ -131,6 +142,7 @@ def plot_stack_runs(runs: Mapping[str, Sequence[StackRun]], *, ax: Axes | None =
     ax.set_yscale("log")
     ax.set_xlabel("step")
     ax.set_ylabel(r"loss $\mathcal{L}$ on the step's batch")
+    number_short_axis(ax)
     legend = ax.legend(frameon=False, fontsize=9)
     for line in legend.get_lines():
         line.set_linewidth(2.5)

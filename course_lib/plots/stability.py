@@ -27,6 +27,7 @@ from course_lib.plots.style import (
     VERMILLION,
     label_line,
     new_axes,
+    number_every_panel,
 )
 from course_lib.stability import MonitoredRun, detect_explosions
 from course_lib.stability_map import StabilityMap
@@ -208,6 +209,7 @@ def plot_stability_maps(maps: Sequence[StabilityMap]) -> Figure:
     handles.append(plt.Line2D([], [], color=INK, linewidth=1.8, linestyle="--"))
     figure.legend(handles, ["not learned", "converged", "diverged", r"$2/\lambda_{max}$"],
                   loc="outside lower center", ncols=4, frameon=False, fontsize=9)  # fmt: skip
+    number_every_panel(figure)
     return figure
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 FIGURE_SIZE = (6.4, 3.8)
 """Width and height in inches; `show` draws 150 dots per inch."""
@@ -58,6 +59,12 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **kwargs: ob
         fontsize=9,
         **kwargs,
     )
+
+
+def number_every_panel(figure: Figure) -> None:
+    """Write the numbers of shared axes at each panel: on a narrow screen each stands alone."""
+    for ax in figure.axes:
+        ax.tick_params(labelleft=True, labelbottom=True)
 
 
 def layer_ticks(ax: Axes, depth: int) -> None:

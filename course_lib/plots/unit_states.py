@@ -27,6 +27,7 @@ from course_lib.plots.style import (
     VERMILLION,
     label_line,
     new_axes,
+    number_every_panel,
 )
 from course_lib.recovery import ShiftedTraining
 from course_lib.saturation import ActivationCurves
@@ -60,8 +61,9 @@ def plot_slope_families(
             label_line(ax, curves.z[point], curves.slopes[k, point], name.replace("_", " "), color,
                        offset=(dx, dy))  # fmt: skip
         ax.set_xlabel("preactivation $z$")
+        ax.set_ylabel("slope $f'(z)$")
     axes[0, 0].margins(y=0.12)
-    axes[0, 0].set_ylabel("slope $f'(z)$")
+    number_every_panel(figure)
     return figure
 
 
@@ -185,4 +187,5 @@ def plot_shifted_training(
     left.set_xlabel(f"steps to {100 * target:.0f} % accuracy\n(open, at the right: never)")
     right.set_xlabel("units that fire on\nsome input, at last (%)")
     right.set_xlim(-5, 105)
+    number_every_panel(figure)
     return figure

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import io
+import itertools
 import json
 from importlib import resources
+from pathlib import Path
 from urllib.parse import urlparse
 
+import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.browser
 
+BOOK = Path(__file__).parents[2] / "book"
 WIDE = {"width": 1366, "height": 900}
 PHONE = {"width": 390, "height": 844}
 PAGE_BUDGET = 500 * 1000  # bytes over the wire: text compressed, fonts and pictures as they are
@@ -340,6 +348,64 @@ def test_the_search_finds_a_term(visit, site, base_url, scheme):
     results.first.click()
     seen.tab.wait_for_load_state()
     assert "jacobian" in seen.tab.locator("main").inner_text().lower()
+
+
+def test_panels_stand_side_by_side_on_a_wide_screen(visit, site, base_url):
+    seen = visit(base_url + first_page_with(site, ".panels"))
+    seen.load_everything()
+    shown = seen.tab.evaluate("""() => ["figure.panelled img", ".panels"].map(
+        kind => document.querySelector(kind).checkVisibility())""")
+    assert shown == [True, False]
+
+
+def test_panels_stand_below_each_other_on_a_phone(visit, site, base_url):
+    seen = visit(base_url + first_page_with(site, ".panels"), PHONE)
+    seen.load_everything()
+    figure = seen.tab.locator("figure.panelled").first
+    whole = figure.locator("img")
+    assert not whole.is_visible()
+    boxes = [panel.bounding_box() for panel in figure.locator(".panel").all()]
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] for box in boxes)
+    assert all(a["y"] + a["height"] <= b["y"] for a, b in itertools.pairwise(boxes))
+    assert seen.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def stored_picture(words) -> tuple[Image.Image, list]:
+    """Return the picture that a notebook shows with these words, in gray, and its panels."""
+    for path in sorted(BOOK.glob("*.ipynb")):
+        for cell in nbformat.read(path, 4).cells:
+            for output in cell.get("outputs", []):
+                data = output.get("data", {})
+                if "image/png" in data and data.get("text/plain") == words:
+                    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+                    return picture.convert("L"), json.loads(picture.text["Panels"])
+    pytest.fail(f"no notebook shows a picture with the words {words!r}")
+
+
+def test_each_panel_shows_its_own_part_of_the_picture(visit, site, base_url):
+    """The style sheet's percentages against the pixels that they are to show."""
+    seen = visit(base_url + first_page_with(site, ".panels"), PHONE, color_scheme="light")
+    seen.load_everything()
+    figure = seen.tab.locator("figure.panelled").first
+    picture, panels = stored_picture(figure.locator("img").get_attribute("alt"))
+    shown = figure.locator(".panel").all()
+    assert len(shown) == len(panels)
+    for element, (left, top, right, bottom, _) in zip(shown, panels, strict=True):
+        seen_pixels = Image.open(io.BytesIO(element.screenshot())).convert("L")
+        edges = (left * picture.width, top * picture.height,
+                 right * picture.width, bottom * picture.height)  # fmt: skip
+        wanted = picture.resize(seen_pixels.size, Image.Resampling.BOX, box=edges)
+        assert max(map(abs, displacement(np.asarray(seen_pixels), np.asarray(wanted)))) <= 1
+
+
+def displacement(seen, wanted, most=4) -> tuple[int, int]:
+    """Return by how many pixels, down and across, the one lies best on the other."""
+    height, width = seen.shape
+    inside = wanted[most : height - most, most : width - most].astype(np.float64)
+    moves = list(itertools.product(range(-most, most + 1), repeat=2))
+    return min(moves, key=lambda move: np.abs(seen[
+        most + move[0] : height - most + move[0], most + move[1] : width - most + move[1]
+    ] - inside).mean())  # fmt: skip
 
 
 def test_figures_have_a_light_panel_in_dark_mode(visit, site, base_url):
