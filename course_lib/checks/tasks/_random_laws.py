@@ -75,6 +75,8 @@ def _fault_of_he(case: Case, answer: object) -> Fault | None:
     if "he" in near:
         return None
     said = f"expected weights with mean square {wanted:.4g}, got {found:.4g}."
+    if 0.97 < np.abs(entries).max() / np.sqrt(wanted) <= 1.0 + 1e-6:  # the limit of a uniform law
+        return Fault("limit", said)
     return Fault(near[0] if near else "size", said)
 
 
@@ -86,6 +88,11 @@ def _normal_draws(std: Callable[[int, int], float]) -> Callable:
         return np.stack([r.normal(0.0, std(fan_in, fan_out), (fan_out, fan_in)) for r in rngs])
 
     return draw_he
+
+
+def _uniform_draws(fan_in: int, fan_out: int, seeds: Sequence[int]) -> np.ndarray:
+    limit, shape = np.sqrt(2.0 / fan_in), (fan_out, fan_in)
+    return np.stack([np.random.default_rng(s).uniform(-limit, limit, shape) for s in seeds])
 
 
 _he = _normal_draws(lambda n_in, n_out: np.sqrt(2.0 / n_in))
@@ -116,6 +123,9 @@ DRAW_HE = Task(
         _he_mistake("Glorot's law", "glorot", _normal_draws(lambda n, m: np.sqrt(2.0 / (n + m))),
                     "This is Glorot's law. It was derived without an activation, and behind ReLU "
                     "it loses a factor per layer."),
+        _he_mistake("deviation for limit", "limit", _uniform_draws,
+                    "A uniform law on [-a, a] has the variance a**2 / 3. If a is the standard "
+                    "deviation of He's law, a factor of three is missing."),
         _he_mistake("Keras's layout", "transposed", lambda n, m, s: _he(n, m, s).swapaxes(1, 2),
                     "This is Keras's kernel, for x @ kernel. Asked for is W with z = W h, one row "
                     "for each unit."),

@@ -77,12 +77,13 @@ INACTIVE_SHARE = Task(
 
 def _state_cases(rng: np.random.Generator) -> list[Case]:
     cases = []
-    for name in ("relu", "leaky_relu", "tanh", "sigmoid"):
+    for name in ("relu", "leaky_relu", "tanh", "sigmoid", "gelu"):
         # Some units far below zero, some far above; one touches zero exactly.
         centers = rng.permutation([-9.0, -9.0, 9.0, 9.0, -1.0, 0.0, 0.5, 1.0])
         z = np.round(rng.normal(size=(12, 8)) + centers, 3)
         touching = int(np.argmin(np.abs(centers)))
         z[:, touching] -= z[:, touching].max()
+        z[0, centers == -1.0] = -1.4  # where a GELU falls
         f = get_activation(name)
         words = f"12 inputs and 8 units of {name}"
         cases.append(Case((z, f.derivative(z), f.supremum), words, hidden=name))
@@ -138,8 +139,14 @@ UNIT_STATES = Task(
         Misconception(
             "saturated is inactive",
             lambda z, s, g: _states(z, s, g, saturated=z <= 0.0),
-            "Inactive and saturated are the same for ReLU alone. A sigmoid just below zero is as "
-            "steep as it can be.",
+            "Inactive and saturated are the same for ReLU alone. A sigmoid just below zero is "
+            "nearly as steep as it can be.",
+        ),
+        Misconception(
+            "sign kept",
+            lambda z, s, g: _states(z, s, g, saturated=s < 0.1 * g),
+            "A GELU falls in a part of its range, and there its slope is below zero, but not flat. "
+            "Take the slope's absolute value.",
         ),
     ),
     hints=(
@@ -199,6 +206,12 @@ COUNT_DEAD = Task(
             lambda batches: _count_idle(batches, join=np.any),
             "A unit that is silent for one batch and fires in another is alive. Carry over, from "
             "batch to batch, which units have fired.",
+        ),
+        Misconception(
+            "counted in each batch",
+            lambda batches: sum(_count_idle([h]) for h in batches),
+            "Silent units were counted batch by batch and added up, so that one unit is counted "
+            "several times, even if it fires elsewhere.",
         ),
         Misconception(
             "only the last batch",

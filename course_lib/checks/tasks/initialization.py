@@ -55,6 +55,12 @@ WEIGHT_STD = Task(
             "passes only a part of its mean square on, and the weights must make up for that.",
         ),
         Misconception(
+            "slope forgotten",
+            lambda fan_in, slope: np.sqrt(2.0 / fan_in),
+            "This is He's law for a ReLU. A leaky one lets something through below zero as well, "
+            "so that its weights must be smaller.",
+        ),
+        Misconception(
             "slope not squared",
             lambda fan_in, slope: np.sqrt(2.0 / ((1.0 + slope) * fan_in)),
             "The slope multiplies z, so it multiplies the mean square by its own square.",

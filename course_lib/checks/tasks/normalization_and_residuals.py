@@ -157,6 +157,12 @@ BATCH_NORM = Task(
             "PyTorch it is the share of the new batch.",
         ),
         Misconception(
+            "all as in Keras",
+            lambda *args: _batch_norm(*args[:6], 1.0 - args[6], args[7], unbiased=False),
+            "Both running averages are Keras's. In PyTorch momentum is the share of the new batch, "
+            "and the running variance collects the unbiased variance, divided by n - 1.",
+        ),
+        Misconception(
             "the batch in evaluation mode",
             _batch_norm_always_batch,
             "In evaluation mode the running averages normalize, and they are not changed. "
@@ -208,6 +214,11 @@ def _other_backward(*, mean: bool = True, variance: bool = True, raw: bool = Fal
     return backward
 
 
+def _averaged_backward(dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, eps: float) -> dict:
+    done = _batch_norm_backward(dy, x, gamma, eps)
+    return {key: value if key == "dx" else value / len(x) for key, value in done.items()}
+
+
 BATCH_NORM_BACKWARD = Task(
     id="normalization_and_residuals/batch_norm_backward",
     function="batch_norm_backward",
@@ -235,6 +246,12 @@ BATCH_NORM_BACKWARD = Task(
             _other_backward(mean=False),
             "The path through the variance is there, the one through the mean is missing: the "
             "gradient of each unit must sum to zero over the batch.",
+        ),
+        Misconception(
+            "averaged over the batch",
+            _averaged_backward,
+            "gamma and beta act on every input of the batch, so their gradients are sums over it. "
+            "If the loss is a mean, dy has the division in it already.",
         ),
         Misconception(
             "x for the normalized x",
