@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 
 MARGIN = 0.05
@@ -64,7 +65,8 @@ def find_panels(figure: Figure) -> list[Panel]:
 
 
 def _things(figure: Figure, width: float, height: float) -> list[_Part]:
-    renderer = figure.canvas.get_renderer()
+    # One of its own, since not every backend's canvas has one.
+    renderer = RendererAgg(*figure.bbox.size, figure.dpi)
 
     def measure(thing, has_axes: bool) -> _Part | None:
         box = thing.get_tightbbox(renderer)

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from PIL import Image
 
 from course_lib.plots.display import PANELS, render_png
@@ -107,6 +108,14 @@ def test_panels_that_are_below_each_other_already_are_left_alone(rows):
     figure, axes = draw(rows, 1)
     axes[0, 0].twinx().plot([1, 2], [5, 9])
     assert panels_of(figure)[0] == []
+
+
+def test_any_backend_will_do():
+    figure, _ = draw(1, 2)
+    FigureCanvasSVG(figure)  # it draws without a renderer that one could ask for
+    stored, picture = panels_of(figure)
+    assert [panel[-1] for panel in stored] == ["left", "right"]
+    assert_parted(stored, picture)
 
 
 def test_a_figure_without_axes_has_no_panels():
