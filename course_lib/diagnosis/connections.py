@@ -39,8 +39,26 @@ def check_connections(record: FlowRecord) -> list[Finding]:
     """Return what is wrong between the parameters and the loss."""
     if len(record) == 0:
         return []
-    return [*check_zeros(record), *check_missing(record), *check_frozen(record),
-            *check_unmoved(record)]  # fmt: skip
+    checks = check_unseen, check_zeros, check_missing, check_frozen, check_unmoved
+    return [finding for check in checks for finding in check(record)]
+
+
+def check_unseen(record: FlowRecord) -> list[Finding]:
+    """Return a note if no layer was seen to run, so that much of what could be wrong is not seen.
+
+    In PyTorch, that is so under `torch.func` and `vmap`, whose tensors hold no numbers; in Keras,
+    where a loop calls functions of its own instead of the layers.
+    """
+    if record.layers or not record.parameters:
+        return []
+    return [
+        Finding(
+            "unseen_layers", "info", "no layer was seen to run: the weights alone are judged",
+            "the model", 0.0, 1.0,
+            "Its layers are not called, or within a transformation that no hook can look into.",
+            "Call the model itself, model(x), in the steps that are sampled.",
+        )
+    ]  # fmt: skip
 
 
 def check_zeros(record: FlowRecord) -> list[Finding]:

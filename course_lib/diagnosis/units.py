@@ -43,7 +43,8 @@ def check_units(record: FlowRecord) -> list[Finding]:
         if activation is None:
             continue
         dead = batch_dead[k]
-        if activation == "relu" and record.unit_last_active[k] is not None:
+        ran = np.isfinite(record.active_fractions[recent, k]).any()
+        if ran and activation == "relu" and record.unit_last_active[k] is not None:
             half = record.steps[len(record) // 2]
             dead = float(np.mean(record.unit_last_active[k] < half))
         dead_layers += dead_finding(

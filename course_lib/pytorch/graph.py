@@ -66,6 +66,11 @@ def transformed() -> bool:
     return _compiling() or _transform() is not None or _tracing()
 
 
+def within_backward() -> bool:
+    """Return whether a backward pass is running in this thread."""
+    return torch._C._current_graph_task_id() != -1
+
+
 def activation_of(node: object) -> str | None:
     """Return which of `ACTIVATION_KINDS` a node is of, or None."""
     kind = NODE_ACTIVATIONS.get(node.name())

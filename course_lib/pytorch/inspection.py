@@ -30,6 +30,7 @@ from course_lib.inspection import (
 )
 from course_lib.monitoring import ONE_SIDED
 from course_lib.pytorch.batches import call_model
+from course_lib.pytorch.compiled import as_written, unwrapped, written_name
 from course_lib.pytorch.jacobian_products import (
     linearize,
     randomized_spectrum,
@@ -43,18 +44,19 @@ from course_lib.recurrent_results import BPTTProfile
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Put the model into evaluation mode, and give every module its own mode back on leaving.
 
-    Inside, tensors can be differentiated, even if the caller is in PyTorch's inference mode.
+    Inside, tensors can be differentiated, even if the caller is in PyTorch's inference mode, and
+    nothing runs compiled. What is given is the model as it was before `torch.compile`.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode(False):
-            yield
+        with torch.inference_mode(False), as_written():
+            yield unwrapped(model)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -99,7 +101,7 @@ def dead_units(
     share = require_real("share", share, minimum=0.0, exclusive=True, maximum=1.0)
     totals: dict[str, list] = {}
     # Functional activations leave a trace in a graph.
-    with generators_kept(seed=0), evaluating(model), torch.enable_grad():
+    with generators_kept(seed=0), evaluating(model) as model, torch.enable_grad():
         inputs = {k: _data_set(model, part) for k, part in _named(x).items()}
         count = len(next(iter(inputs.values())))
         if any(len(part) != count for part in inputs.values()):
@@ -200,7 +202,7 @@ def jacobian_spectrum(
     the input to the output, or one that PyTorch cannot follow.
     """
     method = require_choice("method", method, SPECTRUM_METHODS)
-    with evaluating(model):
+    with evaluating(model) as model:
         x = _like_model(model, x).detach()
         at = FirstCall("x", "`model` can be called on", linearize)(model, x)
         if not x.is_floating_point():
@@ -252,7 +254,7 @@ def clip_audit(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
-    named = list(model.named_parameters())
+    named = [(written_name(name), p) for name, p in model.named_parameters()]
     if gradients is None:
         gradients = [p.grad for _, p in named]
     shapes = [(name, parameter.shape) for name, parameter in named]
@@ -296,7 +298,7 @@ def bptt_gradient_profile(model: nn.Module, x: object) -> dict[str, BPTTProfile]
 
     Raises ValueError for projections, which have no closed recursion, and if no layer is left.
     """
-    with generators_kept(seed=0), evaluating(model):
+    with generators_kept(seed=0), evaluating(model) as model:
         if not recurrent_modules(model):
             raise ValueError("`model` must hold an nn.RNN, nn.LSTM or nn.GRU, or their cells.")
         inputs = {k: _like_model(model, part) for k, part in _named(x).items()}

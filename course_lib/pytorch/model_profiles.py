@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from course_lib.pytorch.bptt import bptt_profile
+from course_lib.pytorch.compiled import written_name
 from course_lib.pytorch.gates import longest_sequences
 from course_lib.recurrent_results import BPTTProfile
 
@@ -17,7 +18,7 @@ from course_lib.recurrent_results import BPTTProfile
 def recurrent_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return the fused recurrent modules and the cells of a model, by name."""
     return {
-        name or type(module).__name__: module
+        written_name(name) or type(module).__name__: module
         for name, module in model.named_modules()
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase))
     }

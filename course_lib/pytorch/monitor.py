@@ -21,6 +21,8 @@ from torch.optim.optimizer import (
 from course_lib._validation import require_integer
 from course_lib.flow_recorder import FlowRecorder
 from course_lib.monitoring import FlowRecord, Sample
+from course_lib.pytorch import graph
+from course_lib.pytorch.compiled import Silence, unwrapped
 from course_lib.pytorch.probe import FlowProbe
 from course_lib.pytorch.weight_watch import WeightWatch
 
@@ -54,12 +56,13 @@ class GradientFlowMonitor:
     r"""Record gradients, activations and updates of any `nn.Module` at every `every`-th step.
 
     Use it as a context manager around a training loop; the loop stays as it is. A step ends when
-    the optimizers that move the model have stepped. With loops that update by hand, pass
-    `optimizer=False` and call `monitor.step()` after each update.
+    the optimizers that move the model have stepped, or, if they step within the backward pass,
+    with that. With loops that update by hand, pass `optimizer=False` and call `monitor.step()`
+    after each update.
 
     Arguments:
-        model: any module, not yet handed to `torch.compile` or `torch.jit` (compiled code runs no
-            hooks, or not in order).
+        model: any module, not handed to `torch.jit`, which runs no hooks in order. What is behind
+            `torch.compile` runs uncompiled in sampled steps, as compiled code has no layers to see.
         optimizer: one optimizer, a sequence of them, None for whichever optimizers step the
             model's parameters, or False for updates by hand.
         every: sampling interval in steps.
@@ -71,7 +74,9 @@ class GradientFlowMonitor:
 
     Where a step makes several passes (accumulation, a second loss), the activations and their
     gradients are those of the last pass that was differentiated; the weight gradients are the
-    accumulated ones, before clipping. Raises TypeError or ValueError for what is not of these.
+    accumulated ones, before clipping. Training stays the same to the last bit, with one exception:
+    where `torch.compile` rounds, or draws its dropout, in another way than the code as written,
+    sampled steps do as written. Raises TypeError or ValueError for what is not of these.
     """
 
     def __init__(
@@ -87,8 +92,6 @@ class GradientFlowMonitor:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
-        if hasattr(model, "_orig_mod"):
-            raise ValueError("`model` (a compiled module) must be the module before torch.compile.")
         if isinstance(model, torch.jit.ScriptModule):
             raise ValueError(
                 "`model` (a scripted or traced module) must be the module before torch.jit, which "
@@ -96,13 +99,13 @@ class GradientFlowMonitor:
             )
         if not (scaler is None or isinstance(scaler, torch.amp.GradScaler)):
             raise TypeError(f"`scaler` (={scaler!r}) must be a torch.amp.GradScaler or None.")
-        self.model, self.scaler = model, scaler
+        self.model, self.scaler = unwrapped(model), scaler
         self.optimizers = _check_optimizers(optimizer)
         self._recorder = FlowRecorder(
             framework="PyTorch", every=every, max_records=max_records, share=share
         )
         max_calls = require_integer("max_calls", max_calls, minimum=1)
-        self._probe = FlowProbe(model, share=self._recorder.share, max_calls=max_calls)
+        self._probe = FlowProbe(self.model, share=self._recorder.share, max_calls=max_calls)
         self._handles: list = []
         self._entered = self._sampling = False
         self._step, self._expected = 0, None
@@ -115,15 +118,16 @@ class GradientFlowMonitor:
         self._entered = True
         self._weights = WeightWatch(self.model)
         self._probe.on_gradient = self._queue
-        if self.optimizers is None:
-            self._handles = [
-                register_optimizer_step_pre_hook(self._before_step),
-                register_optimizer_step_post_hook(self._after_step),
-            ]
-        else:
+        self._handles = [Silence()]
+        if self.optimizers != ():  # a step may be compiled too; these are not to be part of it
+            before = torch.compiler.disable(self._before_step)
+            after = torch.compiler.disable(self._after_step)
+            if self.optimizers is None:
+                self._handles.append(register_optimizer_step_pre_hook(before))
+                self._handles.append(register_optimizer_step_post_hook(after))
             for rule in self.optimizers or ():
-                self._handles.append(rule.register_step_pre_hook(self._before_step))
-                self._handles.append(rule.register_step_post_hook(self._after_step))
+                self._handles.append(rule.register_step_pre_hook(before))
+                self._handles.append(rule.register_step_post_hook(after))
         rules = self.optimizers or ()
         self._alone = len(rules) == 1 and bool(self._weights.owned(rules[0]))
         self._begin_step()
@@ -159,10 +163,11 @@ class GradientFlowMonitor:
     def _begin_step(self) -> None:
         self._done: list[int] = []
         self._covered: set[int] = set()
+        self._closing = False
         if not self._recorder.wants(self._step):
             return
         self._sampling, self._queued, self._scale = True, False, None
-        self._left_over, self._looked = None, False
+        self._left_over, self._looked, self._added = None, False, False
         self._probe.attach()
         if self.optimizers == ():
             self._weights.before_update(self._weights.parameters)
@@ -180,11 +185,12 @@ class GradientFlowMonitor:
         """See whether a backward pass begins with gradients of the step before.
 
         That is so on purpose if they are set to 0 between two passes of one step, as those of a
-        discriminator through which its generator was trained.
+        discriminator through which its generator was trained; and it is nothing if no pass adds to
+        them, as where those of `torch.autograd.grad` take their place.
         """
+        found = self._weights.find_left_over()
         if not self._step or (self._looked and self._left_over is None):
             return
-        found = self._weights.find_left_over()
         if self._looked and found is not None:
             found = found & self._left_over
         self._left_over, self._looked = found, True
@@ -193,7 +199,9 @@ class GradientFlowMonitor:
         self._queued = False
         if self._sampling:
             self._probe.settle()
-            self._weights.measure_gradients()
+            fresh = self._weights.find_fresh()
+            self._added = self._added or bool(fresh)
+            self._weights.measure_gradients(fresh)
 
     def _catch_up(self) -> None:
         if self._probe.catch_up():
@@ -216,7 +224,8 @@ class GradientFlowMonitor:
             self._expected = set(self._done)
             self._close_step()
         if self._sampling:
-            self._catch_up()
+            if not graph.within_backward():
+                self._catch_up()
             if self.scaler is not None and self.scaler.is_enabled():
                 self._scale = self.scaler.scale(torch.ones((), device=owned[0].device)).double()
             closure = len(args) > 1 or kwargs.get("closure") is not None
@@ -233,7 +242,11 @@ class GradientFlowMonitor:
         if self._sampling:
             self._weights.after_update(owned)
         self._done.append(id(optimizer))
-        if self._alone or self._all_moved(owned):
+        if graph.within_backward():  # a rule for each parameter, as soon as its gradient is there
+            if not self._closing:
+                self._closing = True
+                torch.autograd.Variable._execution_engine.queue_callback(self._close_step)
+        elif self._alone or self._all_moved(owned):
             self._close_step()
 
     def _all_moved(self, owned: list[torch.Tensor]) -> bool:
@@ -255,7 +268,8 @@ class GradientFlowMonitor:
 
     def _finish_sample(self) -> None:
         sites = self._probe.best_pass().sites
-        left = None if self._left_over is None else self._left_over.any()
+        left = self._left_over
+        left = left.any() if left is not None and self._added else None
         sample = Sample(self._step, sites, self._weights.states(), self._scale, left)
         self._recorder.add(fetch_sample(sample))
 

@@ -14,6 +14,7 @@ from torch.nn.modules.module import (
 
 from course_lib.monitoring import ONE_SIDED, Site, flat_mask
 from course_lib.pytorch import graph
+from course_lib.pytorch.compiled import Uncompiled, unwrapped, written_name
 from course_lib.pytorch.gates import measure_gates
 from course_lib.pytorch.norms import norm64, norms64
 from course_lib.pytorch.watched import Pass, Watched, count_units, first_tensor
@@ -42,11 +43,13 @@ class FlowProbe:
     ) -> None:  # fmt: skip
         self.model, self.share, self.max_calls = model, share, max_calls
         self.on_gradient = on_gradient
-        self.handles: list[torch.utils.hooks.RemovableHandle] = []
+        self.handles: list = []
         self.watched: dict[int, Watched] = {}
         for name, module in model.named_modules():
-            if "parametrizations" not in name.split("."):  # they make weights, and are no layers
-                self.watched[id(module)] = Watched(name, module)
+            if "parametrizations" in name.split("."):  # they make weights, and are no layers
+                continue
+            if unwrapped(module) is module:
+                self.watched[id(module)] = Watched(written_name(name), module)
         self.watched[id(model)].plain = False  # where it ends the pass ends
         self.current, self.kept = Pass(), None
         self._signed: tuple | None = None
@@ -62,6 +65,7 @@ class FlowProbe:
         """
         self.clear()
         self.handles = [
+            Uncompiled(),
             register_module_forward_pre_hook(self._before),
             register_module_forward_hook(self._after),
         ]
@@ -308,6 +312,8 @@ class FlowProbe:
         run = self.current
         if name in run.blind and torch.is_grad_enabled():  # a checkpoint runs it again
             return run.blind.pop(name)
+        if name in run.calls and graph.within_backward():  # a checkpoint again, seen before
+            return None
         run.calls[name] = calls = run.calls.get(name, 0) + 1
         if calls > self.max_calls:
             return None

@@ -15,6 +15,7 @@ from course_lib._validation import require_integer, require_real, require_seed
 from course_lib.diagnosis import Report, diagnose
 from course_lib.diagnosis.connections import tell_unused
 from course_lib.diagnosis.trial import describe_trial
+from course_lib.pytorch.compiled import as_written, unwrapped
 from course_lib.pytorch.monitor import GradientFlowMonitor
 from course_lib.pytorch.randomness import generators_kept
 from course_lib.pytorch.trial_facts import check_trial
@@ -41,7 +42,7 @@ def diagnose_model(
     the outputs look like probabilities, the loss is called on a few made-up ones besides.
 
     Arguments:
-        model: any module, in training or in evaluation mode; the copy is trained.
+        model: any module, in training or in evaluation mode; the copy is trained, uncompiled.
         inputs: one batch (a tensor or an array for `model(inputs)`, a tuple for `model(*inputs)`, a
             dict for `model(**inputs)`), or an iterable of batches such as a `DataLoader`, each a
             pair (inputs, targets) or, with a loss that needs no targets, inputs alone. Batches are
@@ -62,8 +63,7 @@ def diagnose_model(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` (a {type(model).__name__}) must be a torch.nn.Module.")
-    if hasattr(model, "_orig_mod"):
-        raise ValueError("`model` (a compiled module) must be the module before torch.compile.")
+    model = unwrapped(model)
     if loss is not None and not callable(loss):
         raise TypeError(f"`loss` (={loss!r}) must be a function of the output and the targets.")
     steps = require_integer("steps", steps, minimum=1)
@@ -96,9 +96,9 @@ def diagnose_model(
 
 @contextmanager
 def _untouched_randomness(seed: int) -> Iterator[None]:
-    """Seed every generator, and give each its own state back on leaving."""
+    """Seed every generator, and give each its own state back on leaving; nothing runs compiled."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with generators_kept(seed):
+    with generators_kept(seed), as_written():
         try:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002

@@ -20,6 +20,7 @@ from course_lib.diagnosis.states import check_identical, check_statistics
 from course_lib.diagnosis.trial import FirstCall
 from course_lib.monitoring import FlowRecord
 from course_lib.pytorch.batches import Batch, call_model, read_batches
+from course_lib.pytorch.compiled import uncompile
 from course_lib.pytorch.inspection import evaluating
 from course_lib.pytorch.model_profiles import profile_recurrent_layers, recurrent_modules
 from course_lib.pytorch.monitor import GradientFlowMonitor
@@ -58,7 +59,7 @@ class Trial:
         self.call = FirstCall("inputs", "`model` can be called on", call_model)
         self.memo: dict = made_tensors(model)
         try:
-            self.model = copy.deepcopy(model, self.memo)
+            self.model = uncompile(copy.deepcopy(model, self.memo))
         except (RuntimeError, TypeError, NotImplementedError) as error:
             raise TypeError(
                 f"`model` (a {type(model).__name__}) must be one that copy.deepcopy can copy: "

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from course_lib.monitoring import ParameterState
+from course_lib.pytorch.compiled import written_name
 from course_lib.pytorch.norms import distances64, norm64, norms64
 
 
@@ -48,7 +49,7 @@ class WeightWatch:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        named = list(model.named_parameters())
+        named = [(written_name(name), p) for name, p in model.named_parameters()]
         self.parameters = [p for _, p in named]
         self.found = {
             id(p): ParameterState(
@@ -72,6 +73,8 @@ class WeightWatch:
         self.told: dict[int, tuple[torch.optim.Optimizer, dict]] = {}  # to be read after the step
         # What the rule is about to take: the parameter, its gradient, that one's version, the rate.
         self.foreseen: list[tuple[torch.Tensor, torch.Tensor, int, float]] = []
+        # What a backward pass began with: of a parameter, the gradient and that one's version.
+        self.begun: dict[int, tuple[torch.Tensor, int]] = {}
 
     # Gradients -----------------------------------------------------------------------------
 
@@ -88,12 +91,29 @@ class WeightWatch:
         optimizer that has stepped; None if none is there.
         """
         asked = [p for group in self.smallest.values() for p in group]
-        if all(p.grad is None for p in asked):
+        self.begun = {}
+        if all(p.grad is None for p in asked or self.parameters):
+            return None
+        for p in self.parameters:
+            if p.grad is not None:
+                self.begun[id(p)] = p.grad, p.grad._version
+        if not asked:
             return None
         return torch.stack([
             torch.zeros((), dtype=torch.bool, device=p.device) if p.grad is None
             else (p.grad != 0).any() for p in asked
         ])  # fmt: skip
+
+    def find_fresh(self) -> list[torch.Tensor]:
+        """Return the parameters whose gradient came, or was added to, since `find_left_over`."""
+        fresh = [p for p in self.parameters if p.grad is not None]
+        if not self.begun:
+            return fresh
+        def as_before(p: torch.Tensor) -> bool:
+            grad, version = self.begun.get(id(p), (None, 0))
+            return p.grad is grad and grad._version == version
+
+        return [p for p in fresh if not as_before(p)]
 
     # Weights and updates -------------------------------------------------------------------
 

@@ -261,7 +261,6 @@ def test_rules_of_every_form():
     [
         (dict(model="x"), TypeError, "`model`"),
         (dict(model=nn.ReLU()), ValueError, "`model`"),
-        (dict(model=torch.compile(nn.Linear(16, 4), backend="eager")), ValueError, "compile"),
         (dict(inputs=3), TypeError, "`inputs`"), (dict(inputs=[], targets=None), ValueError,
                                                   "`inputs`"),
         (dict(inputs=X[:0], targets=Y[:0]), ValueError, "`inputs` \\(an empty batch\\)"),
