@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.transforms import Bbox
 
+NARROW = 3.8
+"""Inches of a page on a phone. A legend that is wider is taken apart into its columns."""
 MARGIN = 0.05
 """Inches of white left around a panel, as far as its neighbors allow."""
 NAMES = ({2: ("left", "right"), 3: ("left", "middle", "right")},
@@ -68,8 +73,9 @@ def _things(figure: Figure, width: float, height: float) -> list[_Part]:
     # One of its own, since not every backend's canvas has one.
     renderer = RendererAgg(*figure.bbox.size, figure.dpi)
 
-    def measure(thing, has_axes: bool) -> _Part | None:
-        box = thing.get_tightbbox(renderer)
+    def measure(has_axes: bool, *things) -> _Part | None:
+        boxes = [box for thing in things if (box := thing.get_tightbbox(renderer)) is not None]
+        box = Bbox.union(boxes) if boxes else None
         if box is None or box.width <= 0 or box.height <= 0:
             return None
         x0, y0, x1, y1 = (float(edge) / figure.dpi for edge in box.extents)
@@ -78,13 +84,30 @@ def _things(figure: Figure, width: float, height: float) -> list[_Part]:
 
     bars = [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
     drawn = [ax for ax in figure.axes if ax.axison or ax.has_data() or ax.texts]
-    others = [measure(ax, True) for ax in drawn if ax not in bars]
+    others = [measure(True, ax) for ax in drawn if ax not in bars]
     parts = [part for part in others if part is not None]
-    for bar in filter(None, (measure(ax, True) for ax in bars)):
+    for bar in filter(None, (measure(True, ax) for ax in bars)):
         nearest = min(range(len(parts)), key=lambda k: _distance(parts[k], bar))
         parts[nearest] = _join([parts[nearest], bar])
-    rest = [measure(thing, False) for thing in (*figure.legends, *figure.texts)]
+    rest = [measure(False, text) for text in figure.texts]
+    for legend in figure.legends:
+        whole = measure(False, legend)
+        if whole is not None and whole.ink[2] - whole.ink[0] > NARROW and not legend.get_frame_on():
+            rest += [measure(False, *column) for column in _legend_columns(legend, renderer)]
+        else:
+            rest.append(whole)
     return parts + [part for part in rest if part is not None]
+
+
+def _legend_columns(legend: Legend, renderer: RendererAgg) -> list[list[Artist]]:
+    """Return the handles and texts of each column; the texts of a column begin at one place."""
+    legend.draw(renderer)  # its entries have their places from the last drawing, at any resolution
+    columns: dict[int, list[Artist]] = {}
+    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+        columns.setdefault(round(text.get_window_extent(renderer).x0), []).extend((handle, text))
+    if legend.get_title().get_text():
+        columns.setdefault(-1, []).append(legend.get_title())
+    return list(columns.values())
 
 
 def _distance(a: _Part, b: _Part) -> float:

@@ -67,6 +67,18 @@ def test_two_panels_and_their_legend_are_three_parts():
     assert_parted(stored, picture)
 
 
+def test_a_legend_too_wide_for_a_phone_is_taken_apart_into_its_columns():
+    figure, axes = draw(1, 2)
+    for k in range(3):
+        axes[0, 0].plot([1, 2], [k, 4], marker="o", label=f"a label of some length, {k}")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2,
+                  frameon=False)  # fmt: skip
+    stored, picture = panels_of(figure)
+    assert [panel[-1] for panel in stored] == ["left", "right", "", ""]
+    assert max(panel[2] - panel[0] for panel in stored) * 7 <= 3.8
+    assert_parted(stored, picture)
+
+
 def test_four_panels_come_in_reading_order_under_their_title():
     figure, _ = draw(2, 2)
     figure.suptitle("Run A")
