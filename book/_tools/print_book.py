@@ -20,7 +20,7 @@ from bs4 import BeautifulSoup, Tag
 
 ANSWERS = "Answers and solutions"
 POINTING = ("aria-labelledby", "aria-controls", "for")
-ON_SCREEN_ONLY = ".headerlink, .tab-list, .copy, script"
+ON_SCREEN_ONLY = ".headerlink, .tab-list, .copy, .panels, script"
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -127,6 +127,8 @@ def test_both_frameworks_and_all_figures_are_printed(printed, pages):
     shown = [image["alt"] for image in document.select("figure.plot img")]
     assert shown == [image["alt"] for image in page.select("figure.plot img")]
     assert sum(len(p.images) for p in reader.pages) >= len(shown)
+    assert page.select(".panels")
+    assert not document.select(".panels")  # a panel below the other is for a narrow screen
     text = re.sub(r"\s+", "", "".join(said))
     for name in ("PyTorch", "TensorFlow"):
         panels = [panel.select_one("pre").get_text() for panel in page.select(".tab-panel")

@@ -253,6 +253,7 @@ def test_the_seeds_of_every_cell_are_points_unless_rounding_decides():
     left, right = figure.axes
     assert [ax.get_title() for ax in figure.axes] == ["exploding", "dead"]
     assert [t.get_text() for t in left.get_yticklabels()] == ["untreated", "clip to 1"]
+    assert right.yaxis.get_tick_params()["labelleft"]
     (untreated,) = left.lines
     np.testing.assert_array_equal(untreated.get_xdata(), 100 * table.trial("exploding").accuracies)
     assert [t.get_text() for t in left.texts] == ["chaotic, no effect"]

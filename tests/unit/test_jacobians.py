@@ -232,6 +232,8 @@ def test_figures_draw_what_they_are_given():
     np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), chain.condition_numbers)
     figure = plots.plot_spectra({"a": chain, "b": chain, "c": chain}, lines=4)
     assert [len(ax.get_lines()) for ax in figure.axes] == [5, 5, 5, 0]
+    assert all(ax.yaxis.get_tick_params()["labelleft"] for ax in figure.axes)
+    assert all(ax.xaxis.get_tick_params()["labelbottom"] for ax in figure.axes)
     texts = [t.get_text() for t in plots.plot_shape_chain((3, 5, 4, 2)).texts]
     assert {"2 × 4", "4 × 5", "2 × 5"} <= set(texts)
     axes = plots.plot_power_chains({"half": power_chain(0.5, 200, dtype="float32")})

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 
 from course_lib import plots
 from course_lib.normalization import measure_norm_rates, measure_stack
+from course_lib.plots.normalization import number_short_axis
 from course_lib.residuals import expand_product
 from course_lib.stack_results import StackRun
 from course_lib.stack_specs import StackSpec
@@ -33,6 +34,19 @@ def test_the_profiles_show_measured_values_and_theory():
         assert ax.get_yscale() == "log"
         low, high = ax.get_ylim()
         assert high / low >= 9.0
+
+
+def test_a_short_logarithmic_axis_has_plain_numbers():
+    _, (short, long) = plt.subplots(1, 2)
+    for ax, ends in ((short, (0.15, 4.0)), (long, (1e-3, 1e3))):
+        ax.plot(ends)
+        ax.set_yscale("log")
+        number_short_axis(ax)
+        ax.figure.canvas.draw()
+    low, high = short.get_ylim()
+    at = dict(zip(short.get_yticks(), short.get_yticklabels(), strict=True))
+    assert {"0.2", "0.5", "1", "2"} <= {at[y].get_text() for y in at if low <= y <= high}
+    assert any("10^" in label.get_text() for label in long.get_yticklabels())
 
 
 def test_every_network_of_a_rate_table_is_a_point():
