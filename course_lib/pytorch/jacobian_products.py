@@ -13,15 +13,9 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from course_lib._together import mixing_weights, require_agreement
 from course_lib.inspection import randomized_singular_values
-from course_lib.pytorch.passages import (
-    Passage,
-    float64,
-    mixing_weights,
-    noting_watchers,
-    require_agreement,
-    watches_gradients,
-)
+from course_lib.pytorch.passages import Passage, float64, noting_watchers, watches_gradients
 from course_lib.pytorch.randomness import generators_kept
 from course_lib.pytorch.watched import first_tensor
 
@@ -131,7 +125,7 @@ def _columns(model: nn.Module, at: Linearization) -> np.ndarray:
 
 def _require_reached(matrix: np.ndarray, at: Linearization) -> None:
     weights, reached = float64(at.weights).ravel(), float64(at.reached).ravel()
-    require_agreement(matrix, weights, reached, at.start.dtype)
+    require_agreement(matrix, weights, reached, torch.finfo(at.start.dtype).eps)
 
 
 def _linearize_twice(model: nn.Module, x: torch.Tensor) -> Linearization:

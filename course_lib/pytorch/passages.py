@@ -18,8 +18,7 @@ from torch import nn
 from torch.autograd.function import BackwardCFunction
 from torch.nn.modules.module import _has_any_global_hook
 
-AT_ONCE = 2**27
-"""How many bytes of gradients may be on their way at once."""
+from course_lib._together import AT_ONCE, mixing_weights, require_agreement
 
 
 def watches_gradients(model: nn.Module) -> bool:
@@ -91,8 +90,9 @@ class Passage:
         if not self.compared:
             self.compared = True
             weights = mixing_weights(len(rows))
+            eps = torch.finfo(rows.dtype).eps
             mixed = torch.as_tensor(weights, device=rows.device).to(rows.dtype) @ rows
-            require_agreement(found, weights, float64(self.carry_one(mixed)), rows.dtype)
+            require_agreement(found, weights, float64(self.carry_one(mixed)), eps)
         return found
 
     def matrix(self) -> np.ndarray:
@@ -124,28 +124,6 @@ class Passage:
 def float64(tensor: torch.Tensor) -> np.ndarray:
     """Return a tensor's values as an array in float64."""
     return tensor.detach().cpu().double().numpy()
-
-
-def mixing_weights(count: int) -> np.ndarray:
-    """Return weights of which none is small and no two are alike, of either sign."""
-    drawn = np.random.default_rng(0).uniform(-1.0, 1.0, count)
-    return drawn + np.copysign(1.0, drawn)
-
-
-def require_agreement(
-    rows: np.ndarray, weights: np.ndarray, alone: np.ndarray, dtype: torch.dtype
-) -> None:
-    r"""Raise ArithmeticError unless the weighted sum of all rows is what one pass found.
-
-    Rounding leaves up to some thirty $\epsilon$ of the rows' norm times the mean weight; rows that
-    are wrong, as some of `vmap`'s rules make them, leave about 1.
-    """
-    with np.errstate(all="ignore"):
-        off = np.linalg.norm(weights @ rows - alone)
-        usual = np.sqrt(np.mean(np.square(weights))) * np.linalg.norm(rows)
-    eps = torch.finfo(dtype).eps
-    if not off <= min(100 * eps, math.sqrt(eps)) * usual:  # NaN is no agreement
-        raise ArithmeticError("What went together is not what goes alone.")
 
 
 def _bytes_between(source: torch.Tensor, wrt: torch.Tensor) -> int | None:

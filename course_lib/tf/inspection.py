@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from ml_dtypes import finfo
 
 from course_lib._validation import (
     require_choice,
@@ -175,6 +176,10 @@ def jacobian_spectrum(
             vectors, for large models).
         rank, iterations, seed: of the randomized method.
 
+    Many rows of a matrix are computed together, from copies of x in one batch that takes at most
+    128 MB, and compared with a pass alone. A model that mixes the inputs of a batch, draws random
+    numbers or calls a `tf.function` of its own is taken one row after the other.
+
     Stateful recurrent layers begin from states of zero. A model that draws random numbers in
     evaluation mode too draws the same ones at every call, so that there is one function to
     differentiate; what it draws in a `tf.function` of its own is left alone. Raises ValueError if
@@ -200,7 +205,7 @@ def jacobian_spectrum(
             stages = model.layers if method == "product" else [model]
             values, shape = _multiplied_spectrum(stage_jacobians(model, stages, x))
             factors = len(stages)
-    eps = np.finfo(x.dtype.as_numpy_dtype).eps
+    eps = float(finfo(x.dtype.as_numpy_dtype).eps)
     floor = noise_floor(values, shape, eps, factors=factors)
     name = x.dtype.name
     return JacobianSpectrum("TensorFlow", name, method, tuple(map(int, shape)), values, floor)
