@@ -42,6 +42,9 @@ from course_lib.pytorch.probe import FlowProbe
 from course_lib.pytorch.randomness import generators_kept
 from course_lib.recurrent_results import BPTTProfile
 
+OPTIONS = (bool, str, type(None))
+"""What a model may be called with beside its data, and is no part of it."""
+
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
@@ -90,8 +93,9 @@ def dead_units(
             evaluation mode, and left in the mode in which it was.
         x: the inputs, first axis over the data set: an array or a tensor for `model(x)`, a dict of
             them for `model(**x)`, a tuple for `model(*x)`. Parts whose first axes differ (words
-            beside offsets, sequences with time first) are run at once. Gates of recurrent layers
-            are counted on the first sequences of each batch (`course_lib.gates`).
+            beside offsets, sequences with time first) are run at once. A list of tensors is one of
+            inputs, as detectors take it; True, False, None and words are handed on. Gates of
+            recurrent layers are counted on the first sequences of each batch (`course_lib.gates`).
         batch_size: how many are run at a time.
         share: the share of the largest slope below which a value counts as saturated.
 
@@ -103,12 +107,16 @@ def dead_units(
     # Functional activations leave a trace in a graph.
     with generators_kept(seed=0), evaluating(model) as model, torch.enable_grad():
         inputs = {k: _data_set(model, part) for k, part in _named(x).items()}
-        count = len(next(iter(inputs.values())))
-        if any(len(part) != count for part in inputs.values()):
-            batch_size = max(map(len, inputs.values()))  # the first axis is not the data set's
+        sizes = [len(part) for part in inputs.values() if not isinstance(part, OPTIONS)]
+        if not sizes:
+            raise TypeError(f"`x` (a {type(x).__name__}) must be a tensor or an array.")
+        count = sizes[0]
+        if len(set(sizes)) > 1:
+            batch_size = max(sizes)  # the first axis is not the data set's
         call = FirstCall("x", "`model` can be called on", call_model)
         for start in range(0, count, batch_size):
-            rows = {k: part[start : start + batch_size] for k, part in inputs.items()}
+            rows = {k: part if isinstance(part, OPTIONS) else part[start : start + batch_size]
+                    for k, part in inputs.items()}  # fmt: skip
             probe = FlowProbe(model, share=share, max_calls=64)
             probe.attach()
             try:
@@ -140,7 +148,11 @@ def _named(x: object) -> dict:
     return dict(enumerate(x)) if isinstance(x, tuple) and x else {0: x}
 
 
-def _data_set(model: nn.Module, x: object) -> torch.Tensor:
+def _data_set(model: nn.Module, x: object) -> object:
+    if isinstance(x, OPTIONS):
+        return x
+    if isinstance(x, list) and x and all(isinstance(t, torch.Tensor) and t.ndim > 1 for t in x):
+        return [_data_set(model, part) for part in x]
     x = _like_model(model, x)
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"`x` (shape {tuple(x.shape)}) must hold at least one input.")

@@ -112,3 +112,29 @@ def test_parts_with_different_first_axes_are_run_at_once():
     np.testing.assert_allclose(layer.active, expected)
     with pytest.raises(ValueError, match="`x` must be what `model` can be called on"):
         dead_units(nn.Bilinear(5, 5, 2), (torch.ones(3, 5), torch.ones(4, 5)))
+
+
+class Detector(nn.Module):
+    """Takes a list of images of unequal sizes, as torchvision's detectors do, and an option."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images, scale=True, mode=None):
+        assert isinstance(images, list)
+        assert scale is True
+        height = max(image.shape[1] for image in images)
+        even = [nn.functional.pad(image, (0, 0, 0, height - image.shape[1])) for image in images]
+        return self.conv(torch.stack(even)).relu().mean((2, 3))
+
+
+def test_a_list_of_images_is_a_list_of_inputs_and_options_are_handed_on():
+    images = [torch.randn(3, 8 + k, 9) for k in range(5)]
+    whole = dead_units(Detector(), {"images": images, "scale": True, "mode": None})
+    assert "5 inputs" in whole.describe()
+    parts = dead_units(model := Detector(), {"images": images, "scale": True}, batch_size=2)
+    again = dead_units(model, {"images": images, "scale": True})
+    assert [a.name for a in parts.layers] == [b.name for b in again.layers]
+    with pytest.raises(TypeError, match=r"`x` \(a dict\) must be a tensor or an array"):
+        dead_units(Detector(), {"scale": True})
