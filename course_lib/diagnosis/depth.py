@@ -16,6 +16,7 @@ from course_lib.diagnosis.thresholds import (
     INPUTS_WARNING,
     LONG_CHAIN,
     NORMALIZED,
+    RESCALED_OUTRIGHT,
     graded,
 )
 from course_lib.monitoring import FlowRecord
@@ -238,6 +239,18 @@ def check_inputs(record: FlowRecord) -> list[Finding]:
     if not len(known) or scales[known[0]] < INPUTS_WARNING:
         return []
     first = known[0]
+    times = outweighs(record, record.layers[first])
+    if times >= 10**RESCALED_OUTRIGHT and "Embedding" not in record.kinds[first]:
+        return [
+            Finding(
+                "rescaled_layer", "warning",
+                "weights too large: the first layer's output is large at the first step, and its "
+                "matrix is many times as large as every other", record.layers[first],
+                times, 10**RESCALED_OUTRIGHT,
+                "Every later layer's input carries this factor.",
+                "this layer's initial weights: the same rule as for the others.",
+            )
+        ]  # fmt: skip
     return [
         Finding(
             "large_inputs", "warning", "the first layer's output is large, at the first step",
@@ -248,6 +261,20 @@ def check_inputs(record: FlowRecord) -> list[Finding]:
             "for inputs of this size.",
         )
     ]  # fmt: skip
+
+
+def outweighs(record: FlowRecord, layer: str) -> float:
+    """Return how many times as large a layer's matrix is as the largest of all the others, at the
+    first step; NaN with fewer than two others. Widths alone explain the root of their ratio.
+    """
+    norms, owners = record.weight_norms[0], record.parameter_layers
+    matrices = [p for p, rank in enumerate(record.parameter_ranks)
+                if rank >= 2 and np.isfinite(norms[p])]  # fmt: skip
+    own = [norms[p] for p in matrices if owners[p] == layer]
+    others = [norms[p] for p in matrices if owners[p] != layer]
+    if len(others) < 2 or not own or not max(others) > 0:
+        return float("nan")
+    return float(max(own) / max(others))
 
 
 def check_depth(record: FlowRecord) -> list[Finding]:

@@ -6,12 +6,14 @@ import keras
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from course_lib.diagnosis import diagnose
 from course_lib.diagnosis.local import check_scale, measure_factors
 from course_lib.flow_recorder import FlowRecorder
 from course_lib.monitoring import ParameterState, Sample, Site
+from course_lib.pytorch import GradientFlowMonitor
 from course_lib.pytorch import diagnose_model as diagnose_pytorch
 from course_lib.tf import diagnose_model as diagnose_keras
 
@@ -218,3 +220,28 @@ def test_biases_as_pytorch_draws_them_do_not_hide_the_layer(activation, factor):
                   if f.code == "rescaled_layer"]  # fmt: skip
     assert finding.where == "6"
     assert finding.value == pytest.approx(np.log10(factor), abs=0.35)
+
+
+# The first layer, with a monitor alone ------------------------------------------------------
+
+
+def watched(*, weights=1.0, inputs=1.0):
+    """Return what a monitor's record says of a network whose inputs it does not know."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(),
+                          nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))  # fmt: skip
+    with torch.no_grad():
+        model[0].weight.mul_(weights)
+    rule = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with GradientFlowMonitor(model, every=1) as monitor:
+        for _ in range(2):
+            rule.zero_grad()
+            F.cross_entropy(model(inputs * torch.randn(32, 8)), torch.arange(32) % 4).backward()
+            rule.step()
+    return [(f.code, f.where) for f in diagnose(monitor).findings if f.severity != "info"]
+
+
+def test_a_first_layer_that_is_too_large_is_told_from_large_inputs():
+    assert ("rescaled_layer", "0") in watched(weights=100)
+    assert ("large_inputs", "0") in watched(inputs=100)
+    assert watched() == []
