@@ -13,7 +13,7 @@ EXPECTED = {
     "cut": ("no_gradient",),
     "inputs x1000": ("large_inputs",),
     "zero": ("zero_gradient", "dead_units"),
-    "attention x100": ("saturated_attention",),
+    "attention x100": ("saturated_attention", "rescaled_layer"),
     "x10": ("rescaled_layer",),
     "head x100": ("rescaled_layer",),
     "zero weights": ("zero_weights", "dead_units"),

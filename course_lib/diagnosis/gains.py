@@ -4,9 +4,11 @@ With entries of standard deviation s, a layer that sums up n independent inputs 
 scale by its gain $s \sqrt{n}$: 1.4 by He's rule, 1 by LeCun's, 0.6 as PyTorch draws. A standard
 deviation of 1 gives the root of n. A normalization behind the layer takes that back, and leaves the
 layer's speed: a step turns the matrix by an angle that is as many times smaller under Adam, and by
-the square under SGD. What is drawn small is passed over: heads and branches are, on purpose; but
-for one matrix, far smaller than the others, that other layers build on and that takes the gradient
-from all before it, as no branch does, which is left beside the skip connection.
+the square under SGD. A single matrix is too large outright, or where its output is large and it is
+far larger than the usual one, as a head may be among matrices drawn small. What is drawn small is
+passed over: heads and branches are, on purpose; but for one matrix, far smaller than the others,
+that other layers build on and that takes the gradient from all before it, as no branch does, which
+is left beside the skip connection.
 Only `diagnose_model` knows the gains.
 Source: he2015delving (the variance that a layer keeps).
 """
@@ -23,6 +25,7 @@ from course_lib.diagnosis.thresholds import (
     GAIN_ALL,
     GAIN_ONE,
     GATED_GAIN_WARNING,
+    RESCALED_OUTPUT,
     RESCALED_OUTRIGHT,
 )
 from course_lib.monitoring import FlowRecord
@@ -96,7 +99,10 @@ def check_gains(record: FlowRecord) -> list[Finding]:
                 "smaller recurrent weights: a gain of 1 at most, or an orthogonal matrix.",
             )
         ]  # fmt: skip
-    large = np.flatnonzero(gains >= GAIN_ONE)
+    far = max(GAIN_ALL, 10**RESCALED_OUTRIGHT * usual)
+    limit = np.where(record.activation_scales[0, [k for k, _ in known]] >= RESCALED_OUTPUT,
+                     min(far, GAIN_ONE), GAIN_ONE)  # fmt: skip
+    large = np.flatnonzero(gains >= limit)
     if not len(large):
         return []
     k = known[large[0]][0]
@@ -105,8 +111,8 @@ def check_gains(record: FlowRecord) -> list[Finding]:
         Finding(
             "rescaled_layer", "warning",
             f"weights too large: this matrix multiplies its inputs by {gains[large[0]]:.0f}, the "
-            f"usual one by {usual:.1f}, at the first step{others}", record.layers[k],
-            float(gains[large[0]]), GAIN_ONE,
+            f"usual one by {usual:.2g}, at the first step{others}", record.layers[k],
+            float(gains[large[0]]), float(limit[large[0]]),
             "What comes out is out of scale. Where a normalization takes that back, the layer "
             "itself learns as many times too slowly under Adam, and by its square under SGD.",
             "this layer's initial weights: the same rule as for the others.",

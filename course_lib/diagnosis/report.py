@@ -15,8 +15,9 @@ from course_lib.results import format_number
 SEVERITIES = ("problem", "warning", "info")
 
 CAUSES_FIRST = (
-    "non_finite", "norm_overflow", "constant_inputs", "no_gradient", "activation_twice",
-    "missing_activation", "constant_output", "accumulating_gradients", "missing_statistics",
+    "non_finite", "wrong_sign", "norm_overflow", "constant_inputs", "no_gradient",
+    "activation_twice", "missing_activation", "constant_output", "accumulating_gradients",
+    "missing_statistics",
     "normalized_away", "constant_targets", "unstable_training",
     "zero_weights", "identical_units", "zero_scale", "large_weights", "rescaled_layer",
     "small_inputs", "unequal_features", "large_inputs", "rounded_updates", "large_update",
@@ -27,7 +28,7 @@ CAUSES_FIRST = (
 
 RAISED = ("large_inputs", "unequal_features", "rescaled_layer")
 HARM = (
-    "dead_units", "saturation", "stuck_gate", "growing_signal",
+    "dead_units", "saturation", "saturated_attention", "stuck_gate", "growing_signal",
     "shrinking_signal", "exploding_gradient", "vanishing_gradient", "exploding_over_time",
     "vanishing_over_time",
 )  # fmt: skip

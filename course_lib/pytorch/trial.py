@@ -83,8 +83,8 @@ def diagnose_model(
             lambda: trial.loss_changes(seed) if np.isfinite(losses[-1]) else None,
         )
         shown = check_trial(record, trial.model, trial.batches, trial.loss, trial.first,
-                            trial.rounding, losses)  # fmt: skip
-        shown += trial.check_states()
+                            trial.rounding, losses, rule, trial.turned)  # fmt: skip
+        shown += [*trial.check_states(), *trial.check_uses(record)]
     report = diagnose(record, *profiles).with_findings(shown)
     rates = {float(group["lr"]) for group in rule.param_groups}
     sentence = describe_trial(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +13,12 @@ from torch import nn
 
 from course_lib.diagnosis import Finding
 from course_lib.diagnosis.depth import check_inputs
+from course_lib.diagnosis.direction import (
+    check_direction,
+    loss_sign,
+    lowers_likelihood,
+    uphill,
+)
 from course_lib.diagnosis.inputs import (
     check_alike,
     check_features,
@@ -171,6 +178,38 @@ class RoundingWatch:
         ]  # fmt: skip
 
 
+@torch.no_grad()
+def measure_direction(rule: torch.optim.Optimizer) -> float:
+    """Return which way an optimizer goes: the cosine of the gradient with the difference between
+    the steps that it takes for the gradient and for its negative, so that momentum and decay do not
+    matter. NaN if it cannot be told. Parameters, gradients and states are put back.
+    """
+    moved = [p for group in rule.param_groups for p in group["params"]
+             if p.grad is not None and p.grad.layout is torch.strided]  # fmt: skip
+    if isinstance(rule, torch.optim.LBFGS):
+        return float("nan")
+    kept, state = [p.clone() for p in moved], copy.deepcopy(rule.state_dict())
+
+    def put_back() -> None:
+        rule.load_state_dict(state)
+        for p, old in zip(moved, kept, strict=True):
+            p.copy_(old)
+            p.grad.neg_()
+
+    try:
+        rule.step()
+        after = [p.clone() for p in moved]
+        put_back()
+        rule.step()
+        return uphill(
+            (as_array(one - p), -as_array(p.grad)) for p, one in zip(moved, after, strict=True)
+        )
+    except Exception:  # a reader's own optimizer may refuse to go back
+        return float("nan")
+    finally:
+        put_back()
+
+
 def check_trial(
     record: FlowRecord,
     model: nn.Module,
@@ -179,8 +218,16 @@ def check_trial(
     first: FirstPass,
     rounding: RoundingWatch,
     losses: list[float],
+    rule: torch.optim.Optimizer,
+    turned: bool | None,
 ) -> list[Finding]:
-    """Return what the trial shows beside the record."""
+    """Return what the trial shows beside the record.
+
+    Arguments:
+        rule: the optimizer, with the gradients of the last step.
+        turned: whether the loss is that of the model's own output with a minus; None if that has
+            no loss.
+    """
     split = [split_tensors(batch) for batch in batches]
     ended = [] if np.isfinite(losses[-1]) and not record.nonfinite else split[: len(losses)]
     given = None if first.given is None else as_array(first.given)
@@ -201,6 +248,7 @@ def check_trial(
     found += check_dropout({
         name: m.p for name, m in model.named_modules() if isinstance(m, DROPOUTS) and m.training
     })  # fmt: skip
+    sign = 0 if turned is None else -1 if turned else 1
     if loss is not None and first.output is not None:
         output, judge = as_array(first.output).astype(np.float64), LossOnTrial(
             loss, first.output, batches[0][1]
@@ -208,7 +256,12 @@ def check_trial(
         found += check_output(record, output, judge.gradient, sigmoid=first.sigmoid)
         for check in (check_missing_activation, check_first_loss):
             found += check(record, output, judge.gradient, judge.value)
-    return found
+        sign = sign or loss_sign(judge.gradient, output.shape)
+        sign = sign or -int(lowers_likelihood(output, judge.gradient))
+    sound = np.isfinite(losses[-1]) and not record.nonfinite
+    asked = any(group.get("maximize", False) for group in rule.param_groups)
+    cosine = measure_direction(rule) if sound else float("nan")
+    return found + check_direction(sign, cosine, asked=asked)
 
 
 def find_single_values(model: nn.Module) -> tuple[list[str], int]:

@@ -18,6 +18,7 @@ from course_lib.diagnosis.local import measure_drawn
 from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.states import check_identical, check_statistics
 from course_lib.diagnosis.trial import FirstCall
+from course_lib.diagnosis.uses import check_heads, check_several
 from course_lib.monitoring import FlowRecord
 from course_lib.pytorch.batches import Batch, call_model, read_batches
 from course_lib.pytorch.compiled import uncompile
@@ -26,6 +27,7 @@ from course_lib.pytorch.model_profiles import profile_recurrent_layers, recurren
 from course_lib.pytorch.monitor import GradientFlowMonitor
 from course_lib.pytorch.randomness import seed_generators
 from course_lib.pytorch.trial_facts import FirstPass, RoundingWatch, list_tensors
+from course_lib.pytorch.trial_uses import least_gains, multiplied, shared_heads
 from course_lib.pytorch.trial_weights import (
     InnerWatch,
     NormalizedWatch,
@@ -67,7 +69,8 @@ class Trial:
             ) from error
         if not self.model.training:
             self.model.train()
-        self.first, self.output, self.targets = FirstPass(self.model), None, None
+        self.first, self.output = FirstPass(self.model), None
+        self.turned: bool | None = None
         self.normalized, self.inner = NormalizedWatch(self.model), InnerWatch(self.model)
         first = next(iter(self.model.parameters()), torch.empty(0))
         self.batches = read_batches(inputs, targets, limit=steps, like=first)
@@ -84,7 +87,6 @@ class Trial:
     def measure_loss(self, batch: Batch) -> torch.Tensor:
         """Return the loss of one batch, a tensor of one number."""
         x, y = batch
-        self.targets = y
         self.output = output = self.call(self.model, x)
         if self.loss is not None:
             value = self.loss(output) if y is None else self.loss(output, y)
@@ -99,6 +101,10 @@ class Trial:
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             shape = tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)
             raise ValueError(f"`loss` (which returned {shape}) must return a tensor of one number.")
+        own = getattr(output, "loss", None)
+        if self.turned is None and isinstance(own, torch.Tensor) and own.numel() == 1:
+            minus = value is not own and bool((value == -own) & (own != 0))
+            self.turned = True if minus else False if value is own else None
         return value.reshape(())
 
     def make_rule(self, optimizer: object, learning_rate: float | None) -> torch.optim.Optimizer:
@@ -136,7 +142,7 @@ class Trial:
                     with nullcontext() if losses else self._looking():
                         value = self.measure_loss(batch)
                 except Exception:
-                    if not self.refused():
+                    if not self.refused(batch):
                         raise
                     losses.append(float("nan"))
                     rule.step()  # no weight has a gradient, and none moves: the sample is complete
@@ -158,10 +164,15 @@ class Trial:
         with self.first, self.normalized, self.inner:
             yield
 
-    def refused(self) -> bool:
-        """Return whether the loss was given a number that is none, and may have raised for that."""
-        given = [*list_tensors(self.output), *list_tensors(self.targets)]
-        return any(t.is_floating_point() and not t.isfinite().all() for t in given)
+    def refused(self, batch: Batch) -> bool:
+        """Return whether the loss, or the model, was given or holds a number that is none, and may
+        have raised for that.
+        """
+        made = [*list_tensors(self.output), *self.model.parameters()]
+        given = [t for t in list_tensors(batch) if t.layout is torch.strided]
+        return any(t.is_floating_point() and not t.isfinite().all() for t in made) or any(
+            t.is_floating_point() and bool((t.isnan() | t.isposinf()).any()) for t in given
+        )  # -inf is a mask
 
     def _closure(self, rule: torch.optim.Optimizer, batch: Batch) -> torch.Tensor:
         rule.zero_grad()
@@ -206,12 +217,22 @@ class Trial:
     def look_at_weights(self, record: FlowRecord) -> FlowRecord:
         """Return the record with how the matrices were drawn, and what a normalization takes."""
         sizes = {name: p.numel() for name, p in self.model.named_parameters()}
-        norms = measure_drawn(record)[0]
-        gains = measure_gains(record.parameters, norms, fans_in(self.model), sizes)
+        norms, self.fans = measure_drawn(record)[0], fans_in(self.model)
+        gains = measure_gains(record.parameters, norms, self.fans, sizes)
         return replace(
             record, normalized=self.normalized.layers, gains=gains, inner=self.inner.layers,
             summed=self.inner.summed,
         )  # fmt: skip
+
+    def check_uses(self, record: FlowRecord) -> list[Finding]:
+        """Return what is out of scale where a matrix belongs to no plain layer, or to two."""
+        if not len(record):
+            return []
+        several = check_several(
+            record, least_gains(self.model, record, self.fans),
+            lambda: multiplied(self.model, self.measure_loss(self.batches[0])),
+        )  # fmt: skip
+        return several or check_heads(record, shared_heads(self.model, record, self.fans))
 
     def check_states(self) -> list[Finding]:
         """Return what was wrong with the model's own state before the first step."""

@@ -12,6 +12,12 @@ import tensorflow as tf
 
 from course_lib.diagnosis import Finding
 from course_lib.diagnosis.depth import check_inputs
+from course_lib.diagnosis.direction import (
+    check_direction,
+    loss_sign,
+    lowers_likelihood,
+    uphill,
+)
 from course_lib.diagnosis.inputs import (
     check_alike,
     check_features,
@@ -173,13 +179,47 @@ def check_rounding(
     return [] if record.nonfinite else check_rounded(watch.weights(rule, measure, steps), steps)
 
 
-def check_loss(record: FlowRecord, output: object, loss: Loss) -> list[Finding]:
-    """Return a finding if the output has passed an activation that the loss applies again.
+def measure_direction(model: keras.Model, rule: keras.Optimizer, measure: Callable) -> float:
+    """Return which way an optimizer goes: the cosine of the gradient with the difference between
+    the steps that it takes for the gradient and for its negative, so that momentum and decay do not
+    matter. NaN if nothing moves.
+
+    Arguments:
+        model: whose weights are put back afterwards.
+        rule: the optimizer.
+        measure: () -> the loss.
+    """
+    variables = model.trainable_variables
+    with tf.GradientTape() as tape:
+        loss = rule.scale_loss(measure())
+    grads = tape.gradient(loss, [v.value for v in variables])
+    grads = [None if g is None else tf.convert_to_tensor(g) for g in grads]
+    kept = [(v, v.numpy()) for v in (*variables, *rule.variables)]
+    after = []
+    for sign in (1, -1):
+        rule.apply([None if g is None else sign * g for g in grads], variables)
+        after.append([as_array(v.value) for v in variables])
+        for v, value in kept:
+            v.assign(value)
+    return uphill(
+        (one - other, as_array(g)) for one, other, g in zip(*after, grads, strict=True)
+        if g is not None
+    )  # fmt: skip
+
+
+def check_loss(
+    record: FlowRecord, output: object, loss: Loss, cosine: float, sign: int
+) -> list[Finding]:
+    """Return what the loss does with the outputs: an activation twice, a sign turned round.
 
     Keras marks what came from its softmax, and its losses then take the logits behind it.
+
+    Arguments:
+        cosine: of a step with the gradient.
+        sign: of the loss, 0 if that is not known without trying.
     """
     if not isinstance(output, tf.Tensor) or not output.dtype.is_floating:
-        return []
+        return check_direction(sign, cosine)
     values = tf.cast(output, tf.float64).numpy()
     if not np.all(np.isfinite(values)):
         return []
@@ -189,9 +229,11 @@ def check_loss(record: FlowRecord, output: object, loss: Loss) -> list[Finding]:
         mended = marked and float(loss(output)) != float(loss(tf.identity(output)))
         judge = LossOnTrial(loss, output.dtype)
         found = check_output(record, values, judge.gradient, mended=mended)
-        checks = (check_missing_activation, check_first_loss)
-        return found + [f for check in checks
-                        for f in check(record, values, judge.gradient, judge.value)]  # fmt: skip
+        for check in (check_missing_activation, check_first_loss):
+            found += check(record, values, judge.gradient, judge.value)
+        sign = sign or loss_sign(judge.gradient, values.shape)
+        sign = sign or -int(lowers_likelihood(values, judge.gradient))
+        return found + check_direction(sign, cosine)
 
 
 class LossOnTrial:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 import keras
@@ -18,6 +18,7 @@ from course_lib.diagnosis.gains import measure_gains, small_matrices
 from course_lib.diagnosis.states import check_identical, check_single_values, check_statistics
 from course_lib.diagnosis.trial import FirstCall
 from course_lib.diagnosis.units import check_attention
+from course_lib.diagnosis.uses import check_heads, check_several
 from course_lib.monitoring import FlowRecord
 from course_lib.tf.attention import SoftmaxWatch
 from course_lib.tf.batches import Batch
@@ -31,7 +32,9 @@ from course_lib.tf.trial_facts import (
     check_loss,
     check_model,
     check_rounding,
+    measure_direction,
 )
+from course_lib.tf.trial_uses import least_gains, multiplied, shared_heads
 from course_lib.tf.trial_weights import (
     NormalizedWatch,
     fans_in,
@@ -107,7 +110,7 @@ class Trial:
             with self.first, self.normalized, self.attention:
                 value = self.measure_loss(*self.batches[0])
         except Exception:
-            if not self.refused():
+            if not self.refused(self.batches[0]):
                 raise
             return  # the steps will show where that comes from
         if not tf.is_tensor(value) or value.shape.num_elements() != 1:
@@ -125,7 +128,7 @@ class Trial:
         """Return the loss of one batch, with the model's regularization, a tensor of one number."""
         output = self._call(x, training=training)
         self.latest = output
-        if self.output is None:
+        if self.output is None and tf.executing_eagerly():
             self.output = output
         return self.judge(output, x, y, training=training)
 
@@ -205,8 +208,10 @@ class Trial:
                     losses.append(float((compiled or step)(x, y)))
                 except Exception:
                     if compiled:  # what its output was is known after an eager pass
-                        self.latest = self._call(x, training=True)
-                    if not self.refused():
+                        self.latest = None
+                        with suppress(Exception):
+                            self.latest = self._call(x, training=True)
+                    if not self.refused((x, y)):
                         raise
                     losses.append(float("nan"))
                     self._finish(rule, monitor if compiled else None, x)
@@ -221,15 +226,21 @@ class Trial:
         variables = self.model.trainable_variables
         with monitor or nullcontext():
             if monitor:
-                self._call(x, training=True)
+                with suppress(Exception):  # of a model that refuses such numbers itself
+                    self._call(x, training=True)
             rule.apply([None] * len(variables), variables)
 
-    def refused(self) -> bool:
-        """Return whether the loss was given a number that is none, and may have raised for that."""
+    def refused(self, batch: Batch) -> bool:
+        """Return whether the loss, or the model, was given or holds a number that is none, and may
+        have raised for that.
+        """
+        made = (*tf.nest.flatten(self.latest), *(v.value + 0 for v in self.model.weights))
+        parts = [(t, tf.math.is_finite) for t in made]
+        parts += [(t, lambda t: t < t.dtype.max) for t in tf.nest.flatten(batch)]  # -inf is a mask
         return any(
             isinstance(t, tf.Tensor) and t.dtype.is_floating and hasattr(t, "numpy")
-            and not bool(tf.reduce_all(tf.math.is_finite(t)))
-            for t in tf.nest.flatten(self.latest)
+            and not bool(tf.reduce_all(sound(t)))
+            for t, sound in parts
         )  # fmt: skip
 
     def _compile(self) -> bool:
@@ -251,20 +262,39 @@ class Trial:
         return [
             *check_model(record, self.model, self.batches, self.first, losses),
             *check_rounding(record, self.rounding, rule, measure, len(losses)),
-            *check_loss(record, self.output, lambda h: self.judge(h, x, y, training=False)),
+            *check_loss(record, self.output, lambda h: self.judge(h, x, y, training=False),
+                        *self._direction(record, rule, measure, losses)),
             *check_identical(*self.identical),
             *check_statistics(*self.unused_statistics),
             *check_single_values(*find_single_values(self.model)),
             *check_attention(self.attention.shares),
+            *self._uses(record),
         ]
+
+    def _uses(self, record: FlowRecord) -> list[Finding]:
+        """Return what is out of scale where a matrix belongs to no plain layer, or to two."""
+        several = check_several(
+            record, least_gains(self.model, record, self.fans),
+            lambda: multiplied(
+                self.model, lambda: self._call(self.batches[0][0], training=False)
+            ),
+        )  # fmt: skip
+        return several or check_heads(record, shared_heads(self.model, record))
+
+    def _direction(
+        self, record: FlowRecord, rule: keras.Optimizer, measure: Callable, losses: list[float]
+    ) -> tuple[float, int]:
+        """Return the cosine of a step with the gradient, and the sign of the model's own loss."""
+        sound = np.isfinite(losses[-1]) and not record.nonfinite
+        cosine = measure_direction(self.model, rule, measure) if sound else float("nan")
+        return cosine, int(self.loss is None and not self.model.compiled)
 
     def look_at_weights(self, record: FlowRecord) -> FlowRecord:
         """Return the record with how the matrices were drawn, and what a normalization takes."""
         names = named_variables(self.model)
         sizes = {names[id(v)][0]: int(np.prod(v.shape)) for v in self.model.weights}
-        gains = measure_gains(
-            record.parameters, record.weight_norms[0], fans_in(self.model), sizes
-        )
+        self.fans = fans_in(self.model)
+        gains = measure_gains(record.parameters, record.weight_norms[0], self.fans, sizes)
         record = replace(record, normalized=self.normalized.layers, gains=gains)
         if small_matrices(record):  # it takes another pass to know whether they are heads
             x = self.batches[0][0]
@@ -285,7 +315,7 @@ class Trial:
             try:
                 value = float(self.measure_loss(*self.batches[0], training=False))
             except Exception:
-                if not self.refused():
+                if not self.refused(self.batches[0]):
                     raise
                 value = float("nan")
             penalty = sum(float(r) for r in self.model.losses)

@@ -146,9 +146,8 @@ def test_healthy_models_of_every_kind_raise_no_alarm(model, x):
         (Cut("detach"), X, ("problem", "no_gradient", "early.weight")),
         (Cut("no_grad"), X, ("problem", "no_gradient", "early.weight")),
         (perceptron(), 255 * X.abs(), ("warning", "large_inputs", "0")),
-        (Attention(100.0), TOKENS, ("problem", "saturated_attention", "out.input (softmax)")),
-        (Attention(100.0, dropout=0.1), TOKENS,
-         ("problem", "saturated_attention", "out.input (softmax)")),
+        (Attention(100.0), TOKENS, ("problem", "rescaled_layer", "qkv")),
+        (Attention(100.0, dropout=0.1), TOKENS, ("problem", "rescaled_layer", "qkv")),
         (changed(Sequence(nn.LSTM(8, 8, batch_first=True)), forget), TOKENS,
          ("problem", "vanishing_over_time", "body, lstm, time steps")),
         (perceptron(12, nn.Sigmoid), X, ("problem", "vanishing_gradient", "24 to 0")),
@@ -156,6 +155,14 @@ def test_healthy_models_of_every_kind_raise_no_alarm(model, x):
 )  # fmt: skip
 def test_what_is_broken_comes_first_and_in_its_place(model, x, expected):
     assert worst(diagnose_model(model, x, Y[: len(x)], loss=LOSS, steps=4)) == expected
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_attention_that_has_settled_is_named_behind_the_matrix_that_did_it(dropout):
+    report = diagnose_model(Attention(100.0, dropout=dropout), TOKENS, Y[:8], loss=LOSS, steps=4)
+    cause, effect = report.problems[:2]
+    assert (cause.code, cause.where) == ("rescaled_layer", "qkv")
+    assert (effect.code, effect.where) == ("saturated_attention", "out.input (softmax)")
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

@@ -86,6 +86,73 @@ def test_a_loss_that_is_not_finite_by_itself_is_named():
     assert told(report)[0] == ("problem", "non_finite", "loss, step 0")
 
 
+class Careful(nn.Module):
+    """A model that itself refuses what is no number, as one that sorts or looks up may."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = model_pytorch()
+
+    def forward(self, x, mask=None):
+        h = self.body[1](self.body[0](x))
+        if h.isnan().any():
+            raise RuntimeError("index -1 is out of bounds")
+        return self.body[2:](h)
+
+
+@keras.saving.register_keras_serializable("course")
+class CarefulKeras(keras.Model):
+    """The same in Keras."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.body, self.head = layers.Dense(16), layers.Dense(4)
+
+    def call(self, x):
+        h = self.body(x)
+        tf.debugging.assert_all_finite(h, "h")
+        return self.head(tf.nn.relu(h))
+
+
+@pytest.mark.parametrize("where", ["inputs", "0"])
+def test_a_model_that_raises_on_nan_does_not_end_the_trial(where):
+    model, x = Careful(), X.copy()
+    if where == "inputs":
+        x[0, 0] = np.nan
+    else:
+        model.body[0].weight.data[0, 0] = torch.nan
+    report = diagnose_pytorch(model, torch.from_numpy(x), torch.from_numpy(Y), loss=F.cross_entropy)
+    assert report.findings[0].code == "non_finite"
+    assert where in report.findings[0].where
+
+
+def test_an_error_is_no_finding_because_a_mask_holds_infinity():
+    class Wrong(Careful):
+        def forward(self, x, mask):
+            raise RuntimeError("something else")
+
+    mask = torch.full((32, 32), -torch.inf).triu(1)
+    with pytest.raises(ValueError, match="something else"):
+        diagnose_pytorch(Wrong(), (torch.from_numpy(X), mask), loss=torch.sum)
+
+
+@pytest.mark.parametrize("where", ["inputs", "dense"])
+def test_a_keras_model_that_raises_on_nan_does_not_end_the_trial(where):
+    keras.utils.set_random_seed(0)
+    model, x = CarefulKeras(), X.copy()
+    model(X)
+    if where == "inputs":
+        x[0, 0] = np.nan
+    else:
+        kernel = model.body.kernel.numpy()
+        kernel[0, 0] = np.nan
+        model.body.kernel.assign(kernel)
+    cross = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    report = diagnose_keras(model, x, Y, loss=cross, steps=2)
+    assert report.findings[0].code == "non_finite"
+    assert where in report.findings[0].where
+
+
 # The first loss ----------------------------------------------------------------------------
 
 
