@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.autograd.function import BackwardCFunction
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as every_module
 
 from course_lib._together import AT_ONCE, mixing_weights, require_agreement
 
 
 def watches_gradients(model: nn.Module) -> bool:
     """Return whether a hook on a module may look at the gradients that pass."""
-    return bool(_has_any_global_hook()) or any(
+    kinds = ("backward_hooks", "backward_pre_hooks", "forward_hooks", "forward_pre_hooks")
+    return any(getattr(every_module, f"_global_{kind}") for kind in kinds) or any(
         m._backward_hooks or m._backward_pre_hooks for m in model.modules()
     )
 
