@@ -17,6 +17,8 @@ import numpy as np
 
 from course_lib._validation import require_integer, require_real
 from course_lib.monitoring import (
+    GATE_KINDS,
+    HELD,
     ONE_SIDED,
     FlowRecord,
     NonFiniteEvent,
@@ -59,7 +61,8 @@ class Block:
 
     Fields:
         steps: shape (R,).
-        sites: (R, S, 6): scale, gradient norm, active, dead, always-on and saturated fraction.
+        sites: (R, S, 7): scale, gradient norm, then the fractions active, dead, always on,
+            saturated and held.
         weights: (R, P, 3): gradient norm, norm, update ratio.
     """
 
@@ -178,7 +181,7 @@ class FlowRecorder:
         shape = (len(steps), len(columns.sites), 4)
         sizes = np.array(numbers, dtype=np.float64).reshape(shape)  # None becomes NaN
         size, rows, norm, grad = (sizes[..., k] for k in range(4))
-        sites = np.full((*shape[:2], 6), np.nan)
+        sites = np.full((*shape[:2], 7), np.nan)
         sites[..., 0] = norm / np.sqrt(np.maximum(size, 1))
         sites[..., 1] = grad
         weights = np.array(weights, dtype=np.float64).reshape(len(steps), -1, 3)
@@ -236,6 +239,10 @@ class FlowRecorder:
         full = table == np.repeat(rows[:, which], units, axis=1)
         dead = np.add.reduceat(full, starts, axis=1, dtype=np.int64) / units
         sites[:, which, 3] = np.where(one_sided, dead, sites[:, which, 3])
+        gates = np.array([columns.sites[k][2] in GATE_KINDS for k in which])
+        still = table >= HELD * np.repeat(rows[:, which], units, axis=1)
+        held = np.add.reduceat(still, starts, axis=1, dtype=np.int64) / units
+        sites[:, which, 6] = np.where(gates, held, np.nan)
 
     # Giving --------------------------------------------------------------------------------
 
@@ -243,7 +250,7 @@ class FlowRecorder:
         """Return what was kept so far."""
         self._work_out()
         layers, parameters = self._layers, self._parameters
-        tables = self._table("sites", layers, 6)
+        *tables, held = self._table("sites", layers, 7)
         weights = self._table("weights", parameters, 3)
         units = [self._units.get(name) for name in layers]
         return FlowRecord(
@@ -264,6 +271,7 @@ class FlowRecorder:
             tuple(self._events.values()),
             tuple(self._lost_steps),
             tuple(self._left_over),
+            held_fractions=held,
         )
 
     def _table(self, which: str, names: dict[str, object], depth: int) -> list[np.ndarray]:

@@ -33,6 +33,10 @@ ACTIVATION_KINDS = (*ONE_SIDED, "sigmoid", "tanh", "hardsigmoid", "hardtanh", "s
 GATE_KINDS = ("gate", "forget_gate")
 """What is inside a recurrent layer: see `course_lib.gates`."""
 
+HELD = 0.95
+"""Share of its values at which a gate's unit is flat, from which on it holds still. In networks
+that have learned, more than half of a gate's values may be flat, and one unit in twenty holds."""
+
 
 @lru_cache(maxsize=64)
 def flat_below(name: str, share: float) -> float:
@@ -231,6 +235,8 @@ class FlowRecord:
             None if nobody looked.
         inner: layers whose output goes, by whatever way, into another layer with parameters: no
             heads; None if nobody looked (`diagnose_model` does, in Keras where a matrix is small).
+        held_fractions: of a recurrent gate's units, the fraction that is flat on nearly all values
+            of the sampled batch (`HELD`), (R, K); None if nobody counted.
         summed: layers whose output is a term of a sum as it is, and nothing else, as that of the
             last layer of a residual branch; None if nobody looked (`diagnose_model` in PyTorch
             does).
@@ -265,6 +271,7 @@ class FlowRecord:
     gains: np.ndarray | None = field(default=None, repr=False)
     inner: tuple[str, ...] | None = field(default=None, repr=False)
     summed: tuple[str, ...] | None = field(default=None, repr=False)
+    held_fractions: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """The number R of sampled steps."""

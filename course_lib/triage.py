@@ -81,7 +81,12 @@ def _two_sided(record: FlowRecord, row: int) -> np.ndarray:
     """Return the saturated fractions of the layers that have no off side (tanh, sigmoid)."""
     other = (*ONE_SIDED, "forget_gate")  # a memory may be kept, or cleared, on purpose
     keep = [name is not None and name not in other for name in record.activations]
-    return np.where(keep, record.saturated_fractions[row], np.nan)
+    flat = record.saturated_fractions[row]
+    if record.held_fractions is not None:  # a gate that has learned is flat, now shut and now open
+        content = [name.endswith(("(h)", "(g)", "(n)")) for name in record.layers]
+        held = record.held_fractions[row]
+        flat = np.where(np.isnan(held) | content, flat, held)
+    return np.where(keep, flat, np.nan)
 
 
 def _saturated_at_first(record: FlowRecord) -> Measured:

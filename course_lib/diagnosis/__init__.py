@@ -1,11 +1,11 @@
 """From what was measured to what is wrong, where, and what to do: `diagnose` and its report.
 
-`thresholds` says what is compared with what; `depth`, `local`, `gains`, `zeros`, `training`,
-`accumulation`, `connections`, `units` and `inspections` hold the checks; `report` holds what comes
-of them.
-`inputs`, `outputs`, `peers`, `rounding` and `states` hold the checks that a record is not enough
-for: `diagnose_model` makes them, which has the batches, the loss and the weights at hand. What
-cannot be told, or is harmless, and so is passed over, is said at the head of each.
+`thresholds` says what is compared with what; `nonfinite`, `depth`, `local`, `gains`, `zeros`,
+`training`, `accumulation`, `connections`, `units` and `inspections` hold the checks; `report` holds
+what comes of them.
+`inputs`, `outputs`, `targets`, `peers`, `rounding` and `states` hold the checks that a record is
+not enough for: `diagnose_model` makes them, which has the batches, the loss and the weights at
+hand. What cannot be told, or is harmless, and so is passed over, is said at the head of each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from course_lib.diagnosis.inspections import (
     diagnose_profile,
     diagnose_spectrum,
 )
-from course_lib.diagnosis.local import check_scale
+from course_lib.diagnosis.local import check_growth_in_time, check_scale, point_to_scale
+from course_lib.diagnosis.nonfinite import before_nonfinite, check_nonfinite
 from course_lib.diagnosis.report import (
     SEVERITIES,
     Finding,
@@ -52,9 +53,8 @@ from course_lib.diagnosis.thresholds import (
     UPDATE_WARNING,
 )
 from course_lib.diagnosis.training import (
-    before_nonfinite,
+    blame_spike,
     check_decay,
-    check_nonfinite,
     check_time,
     check_updates,
 )
@@ -94,21 +94,26 @@ __all__ = [
 ]
 
 
+_EMPTY = (
+    "A step has ended when an optimizer that holds the model's parameters has stepped: is the loop "
+    "inside `with monitor:`, or the monitor among the callbacks of `fit`, and was optimizer.step() "
+    "called? (Who updates by hand in PyTorch passes optimizer=False and calls monitor.step().)"
+)
+
+
 def diagnose_record(record: FlowRecord) -> list[Finding]:
     """Return the findings in a monitor's record."""
     if len(record) == 0:
-        raise ValueError(
-            "`record` (0 samples) must hold at least one sampled step. A step has ended when an "
-            "optimizer that holds the model's parameters has stepped: a forgotten optimizer.step() "
-            "leaves none. (Who updates by hand calls monitor.step().)"
-        )
+        raise ValueError(f"`record` (0 samples) must hold at least one sampled step. {_EMPTY}")
     found = check_nonfinite(record)
     sound = before_nonfinite(record)  # what comes later is a consequence
     if len(sound) == 0:
         return found + check_inputs(record)  # they may be why
-    checks = (check_inputs, check_weights, check_exact_zeros, check_depth, check_time, check_units,
-              check_updates, check_accumulation, check_decay, check_connections)  # fmt: skip
+    checks = (check_inputs, check_weights, check_exact_zeros, check_depth, check_growth_in_time,
+              check_time, check_units, check_updates, check_accumulation, check_decay,
+              check_connections)  # fmt: skip
     found += put_growth_first([f for check in checks for f in check(sound)], sound)
+    found = point_to_scale(blame_spike(found, sound), record)
     return raise_causes(found, record.layers)
 
 
@@ -153,11 +158,22 @@ def diagnose(*results: object) -> Report:
         check = CHECKS.get(type(result))
         if check is None:
             names = ", ".join(kind.__name__ for kind in CHECKS)
-            raise TypeError(f"`results` (a {type(result).__name__}) must be one of {names}.")
+            raise TypeError(
+                f"`results` (a {type(result).__name__}) must be one of {names}, or a monitor. (For "
+                "a model itself there is diagnose_model.)"
+            )
         part = check(result)
         if name and isinstance(result, BPTTProfile):  # only its key says which layer it is of
             part = [replace(finding, where=f"{name}, {finding.where}") for finding in part]
         findings += part
         found.append(result)
         subjects.append(result.describe())
-    return Report(sort_findings(findings), tuple(subjects), tuple(found))
+    return Report(sort_findings(_once(findings)), tuple(subjects), tuple(found))
+
+
+def _once(findings: list[Finding]) -> list[Finding]:
+    """Return the findings; growth over time as a profile tells it, if one does: step by step."""
+    growth = [f for f in findings if f.code == "exploding_over_time"]
+    profiled = any(f.where.endswith("time steps") for f in growth)
+    return [f for f in findings
+            if f not in growth or not profiled or f.where.endswith("time steps")]  # fmt: skip

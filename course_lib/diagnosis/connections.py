@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.report import Finding, say_count
 from course_lib.diagnosis.thresholds import IDLE_SHARE
 from course_lib.monitoring import FlowRecord
 
@@ -210,7 +210,8 @@ def check_missing(record: FlowRecord) -> list[Finding]:
             found.append(
                 Finding(
                     code, severity,
-                    f"{len(group)} trainable parameters never receive a gradient{words}",
+                    f"{say_count(len(group), 'trainable parameter')} never "
+                    f"receive{'s' * (len(group) == 1)} a gradient{words}",
                     where, 0.0, 0.0, why, remedy,
                 )
             )  # fmt: skip
@@ -263,7 +264,7 @@ def is_position(parameter: str) -> bool:
 def check_frozen(record: FlowRecord) -> list[Finding]:
     """Return a finding if matrices are frozen: a note, or a warning if some trainable ones ran
     before and most are trained, which is neither fine-tuning nor a frozen body. Tables of positions
-    are often fixed by design.
+    are often fixed by design, and so is what trained factors of low rank stand beside.
     """
     owners, order = record.parameter_layers, [name.split("#")[0] for name in record.layers]
     place = {name: k for k, name in reversed(list(enumerate(order)))}
@@ -275,17 +276,38 @@ def check_frozen(record: FlowRecord) -> list[Finding]:
     if not frozen or not trained:
         return norms
     inside = [p for k, p in frozen if k > trained[0] and not is_position(record.parameters[p])]
-    odd = bool(inside) and len(frozen) < len(trained)
+    odd = bool(inside) and len(frozen) < len(trained) and not _adapted(record, matrices)
     return [
         Finding(
             "frozen_parameters", "warning" if odd else "info",
-            f"{len(frozen)} of {len(matrices)} weight matrices are frozen",
+            f"{len(frozen)} of {len(matrices)} weight matrices {_are(frozen)} frozen",
             record.parameters[inside[0] if odd else frozen[0][1]], float(len(frozen)), 0.0,
             "They stay as they are, though layers before them are trained." if odd
             else "They stay as they are.",
             "requires_grad (PyTorch) or trainable (Keras), unless that is meant.",
         )
     ] + ([] if odd else norms)  # fmt: skip
+
+
+def _are(things: Sequence) -> str:
+    return "is" if len(things) == 1 else "are"
+
+
+def _adapted(record: FlowRecord, matrices: Sequence[int]) -> bool:
+    """Return whether every frozen matrix, of two or more, has two trained ones beside it: in its
+    layer, or else in the container around it. So are adapters of low rank made (hu2022).
+    """
+    owners, trained = record.parameter_layers, [p for p in matrices if record.trainable[p]]
+    frozen = [p for p in matrices if not record.trainable[p]]
+
+    def beside(p: int) -> int:
+        if own := sum(owners[q] == owners[p] for q in trained):
+            return own
+        around = re.sub(r"[./]?[^./]*$", "", owners[p])
+        return around and sum(re.split(rf"^{re.escape(around)}([./]|$)", owners[q])[0] == ""
+                              for q in trained)  # fmt: skip
+
+    return len(frozen) > 1 and all(beside(p) == 2 for p in frozen)
 
 
 def check_frozen_norms(record: FlowRecord, first: int) -> list[Finding]:
@@ -306,7 +328,7 @@ def check_frozen_norms(record: FlowRecord, first: int) -> list[Finding]:
     return [
         Finding(
             "frozen_parameters", "warning",
-            f"{len(frozen)} of {len(norms)} normalizations are frozen", frozen[0],
+            f"{len(frozen)} of {len(norms)} normalizations {_are(frozen)} frozen", frozen[0],
             float(len(frozen)), 0.0,
             "They scale and shift as they do now, though the others are trained.",
             "requires_grad (PyTorch) or trainable (Keras), unless that is meant.",
@@ -336,8 +358,9 @@ def check_unmoved(record: FlowRecord) -> list[Finding]:
         return []
     return [
         Finding(
-            "not_updated", "warning", f"{len(stuck)} weight matrices get a gradient and never move",
-            record.parameters[stuck[0]], 0.0, 0.0,
+            "not_updated", "warning",
+            f"{say_count(len(stuck), 'weight matrix gets', 'weight matrices get')} a gradient and "
+            f"never move{'s' * (len(stuck) == 1)}", record.parameters[stuck[0]], 0.0, 0.0,
             "The optimizer does not hold them, or its rate for them is 0, or what it adds is "
             "rounded away.",
             "all parameters for the optimizer; what is meant to stay, frozen.",
@@ -357,7 +380,8 @@ def _nothing_moves(record: FlowRecord, asked: np.ndarray) -> list[Finding]:
     return [
         Finding(
             "standing_still", "problem", f"in {len(record)} steps no weight moves at all, though "
-            f"{len(first)} have a gradient", record.parameters[first[0]], 0.0, 0.0,
+            f"{say_count(len(first), 'of them has', 'of them have')} a gradient",
+            record.parameters[first[0]], 0.0, 0.0,
             "The learning rate is 0, or what the optimizer adds is rounded away.",
             "a look at the optimizer's rate and at its schedule.",
         )

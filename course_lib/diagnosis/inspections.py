@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.report import Finding, say_count
 from course_lib.diagnosis.thresholds import (
     ANGLE_WARNING,
     DECADES_PROBLEM,
@@ -102,7 +102,8 @@ def diagnose_profile(profile: BPTTProfile) -> list[Finding]:
         step, value = lost[-1] + 1, float(profile.log10_norms[lost[-1]])
         return [
             Finding(
-                "non_finite", "problem", f"the gradient is {value:g} at {len(lost)} steps",
+                "non_finite", "problem",
+                f"the gradient is {value:g} at {say_count(len(lost), 'step')}",
                 f"{profile.cell}, time step {step} of {profile.length}", value, float("inf"),
                 "Going back in time this step is the first; what follows is its consequence.",
                 "a look at the weights and the inputs: what goes in must be finite.",
@@ -150,19 +151,21 @@ def check_horizon(profile: BPTTProfile) -> list[Finding]:
         severity = severity or "warning"
     if severity is None:
         return []
-    vanishing = change < 0
+    vanishing, steps = change < 0, profile.length - 1
+    limit = DECADES_PROBLEM if abs(change) >= DECADES_PROBLEM else DECADES_WARNING
     horizon = DECADES_PROBLEM / max(abs(profile.decades_per_step), 1e-300)
+    way = f"the gradient {'falls' if vanishing else 'grows'} by"
+    what = f"{way} three decades in {horizon:.{0 if horizon >= 10 else 1}f} steps back, of {steps}"
+    if horizon > steps:
+        what = f"{way} {abs(change):.1f} decades in all {say_count(steps, 'step')} back"
+        limit = min(limit, DECADES_WARNING if abs(change) >= DECADES_WARNING else GROWTH_LEAST)
     if vanishing:
         short = graded(-horizon, -HORIZON_PROBLEM, -HORIZON_WARNING)
         severity = short or "info"
     return [
         Finding(
-            "vanishing_over_time" if vanishing else "exploding_over_time",
-            severity,
-            f"the gradient {'falls' if vanishing else 'grows'} by three decades in "
-            f"{horizon:.{0 if horizon >= 10 else 1}f} steps back, of {profile.length}",
-            f"{profile.cell}, time steps", float(change),
-            -DECADES_PROBLEM if vanishing else DECADES_PROBLEM,
+            "vanishing_over_time" if vanishing else "exploding_over_time", severity, what,
+            f"{profile.cell}, time steps", float(change), -limit if vanishing else limit,
             "What happened earlier than that is not learned from." if vanishing
             else "Early steps outweigh all others, and the norm may overflow.",
             "an LSTM with forget bias 1 or more, orthogonal recurrent weights, attention, shorter "

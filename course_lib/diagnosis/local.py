@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 
 from course_lib.diagnosis.report import Finding
 from course_lib.diagnosis.thresholds import (
+    DECADES_PROBLEM,
     RESCALED,
     RESCALED_APART,
     RESCALED_FED,
@@ -13,7 +17,7 @@ from course_lib.diagnosis.thresholds import (
     RESCALED_OUTRIGHT,
     RESCALED_SPREADS,
 )
-from course_lib.monitoring import FlowRecord
+from course_lib.monitoring import GATE_KINDS, FlowRecord
 
 LEAST_LAYERS = 4
 """Layers with one matrix each, below which there is no usual factor to compare with."""
@@ -205,3 +209,52 @@ def _finding(where: str, side: str, how: str, value: float, limit: float) -> Fin
         "this layer's initial weights: the same rule as for the others (He for ReLU, Xavier for "
         "tanh).",
     )  # fmt: skip
+
+
+def point_to_scale(findings: list[Finding], record: FlowRecord) -> list[Finding]:
+    """Return the findings; of a weight that is far too large and hardly moves, this is the reason.
+
+    A step is as long as the others', and small beside it.
+    """
+    large = {f.where for f in findings if f.code == "rescaled_layer" and f.value > 0}
+    owner = dict(zip(record.parameters, record.parameter_layers, strict=True))
+    return [
+        replace(
+            f, why="It is so large that an ordinary step is small beside it.",
+            remedy="see the finding on this layer's weights.",
+        )
+        if f.code == "standing_still" and f.severity == "info" and owner.get(f.where) in large
+        else f
+        for f in findings
+    ]  # fmt: skip
+
+
+def check_growth_in_time(record: FlowRecord) -> list[Finding]:
+    """Return a finding if the gradient is far larger in front of a recurrent layer than behind it.
+
+    A fused layer shows a monitor its output and, by the layer before it, its input: what lies
+    between them is the way back through all its steps.
+    """
+    insides = {re.sub(r"(_l\d+(_reverse)?)? \(\w+\)$", "", name)
+               for name, kind in zip(record.layers, record.activations, strict=True)
+               if kind in GATE_KINDS}  # fmt: skip
+    norms = record.activation_grad_norms[0]
+    found = []
+    for k, name in enumerate(record.layers):
+        before = [j for j in range(k) if norms[j] > 0 and np.isfinite(norms[j])]
+        if name not in insides or not before or not 0 < norms[k] < np.inf:
+            continue
+        decades = float(np.log10(norms[before[-1]] / norms[k]))
+        if decades < DECADES_PROBLEM:
+            continue
+        found.append(
+            Finding(
+                "exploding_over_time", "problem",
+                f"the gradient grows by {decades:.1f} decades on its way back through the layer, "
+                "at the first step", name, decades, DECADES_PROBLEM,
+                "Going back in time, each step stretches it: early steps outweigh all others.",
+                "a smaller recurrent matrix, orthogonal or as the framework draws it; clipping by "
+                "global norm. `bptt_gradient_profile` shows it step by step.",
+            )
+        )  # fmt: skip
+    return found

@@ -16,8 +16,8 @@ SEVERITIES = ("problem", "warning", "info")
 
 CAUSES_FIRST = (
     "non_finite", "wrong_sign", "norm_overflow", "constant_inputs", "no_gradient",
-    "activation_twice", "missing_activation", "constant_output", "accumulating_gradients",
-    "missing_statistics",
+    "activation_twice", "missing_activation", "broadcast_targets", "constant_output",
+    "accumulating_gradients", "missing_statistics",
     "normalized_away", "constant_targets", "unstable_training",
     "zero_weights", "identical_units", "zero_scale", "large_weights", "rescaled_layer",
     "small_inputs", "unequal_features", "large_inputs", "rounded_updates", "large_update",
@@ -68,7 +68,9 @@ class Finding:
 class Report:
     """All findings, the worst first, and of equals the cause before the consequence.
 
-    `subjects` says what was looked at, and `results` holds it: a `FlowRecord` to plot, for example.
+    Printed it is text, as the last line of a notebook's cell a table; `to_json()` is for programs.
+    `subjects` says what was looked at, and `results` holds it: a `FlowRecord` for
+    `course_lib.plots.plot_flow_record`, for example.
     """
 
     findings: tuple[Finding, ...]
@@ -129,6 +131,11 @@ class Report:
         )
         titles = "".join(f'<th scope="col">{n}</th>' for n in names)
         return f"{head}<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def say_count(count: int, what: str, plural: str = "") -> str:
+    """Return "1 layer", "2 layers"; `plural` where it is no s that is added."""
+    return f"{count} {what if count == 1 else plural or what + 's'}"
 
 
 def _cell(finding: Finding, name: str) -> str:

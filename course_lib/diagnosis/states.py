@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.report import Finding, say_count
 
 ALIKE_SHARE = 0.5
 """Of the matrices, drawn with all rows alike: then neighbours are among them."""
@@ -52,8 +52,8 @@ def check_statistics(unused: Sequence[str], count: int) -> list[Finding]:
     return [
         Finding(
             "missing_statistics", "problem",
-            f"{len(unused)} of {count} batch normalizations are in evaluation mode, with the "
-            "statistics that they begin with", unused[0], float(len(unused)), 0.0,
+            f"{len(unused)} of {say_count(count, 'batch normalization')} in evaluation mode, with "
+            "the statistics that they begin with", unused[0], float(len(unused)), 0.0,
             "They subtract 0 and divide by 1: the network trains as without them.",
             "training mode (train() after eval(); trainable = True in Keras); to keep them fixed, "
             "statistics from data first.",
@@ -73,8 +73,8 @@ def check_single_values(names: Sequence[str], count: int) -> list[Finding]:
     return [
         Finding(
             "normalized_away", "problem",
-            f"{len(names)} of {count} layer normalizations are over a single value", names[0],
-            1.0, 2.0,
+            f"{len(names)} of {say_count(count, 'layer normalization')} over a single value",
+            names[0], 1.0, 2.0,
             "A value less its own mean is 0: what comes out is the shift, whatever goes in, and no "
             "gradient passes.",
             "more features, by a layer in front that widens the input; or another axis.",

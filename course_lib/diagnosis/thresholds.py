@@ -94,8 +94,11 @@ ATTENTION_PROBLEM, ATTENTION_WARNING = 0.75, 0.5
 """Of an attention's rows, with nearly all weight on one position. A trained head may do so, and
 the first row of a causal mask always does; three quarters of a layer's rows are no choice."""
 GATE_PROBLEM, GATE_WARNING = 0.75, 0.5
-"""Of a recurrent gate's values, or of a plain cell's states, over a sample of units, inputs and
-steps. An embedding much wider than the layer flattens a third of them, in networks that learn."""
+"""Of a recurrent gate's units that hold still; or, of a state and what is written to it, of the
+values, over a sample of units, inputs and steps. An embedding much wider than the layer flattens a
+third of them, in networks that learn; of a gate that has learned, more than half may be flat."""
+HUGE = 1e15
+"""Norm of a weight. Below it, no sum of its products with inputs of ordinary size overflows."""
 UPDATE_PROBLEM, UPDATE_WARNING = 0.3, 0.2
 """Update over weight in one step: at 0.3 three steps replace the weights. 1e-3 is usual; the first
 steps of Adam on weights drawn small on purpose reach 0.1, and do no harm."""

@@ -1,4 +1,4 @@
-"""Over the steps: what is not finite, jumps, or moves too much or too little."""
+"""Over the steps: what jumps, or moves too much or too little."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from course_lib.diagnosis.connections import containers
 from course_lib.diagnosis.depth import typical
-from course_lib.diagnosis.report import Finding
+from course_lib.diagnosis.report import Finding, say_count
 from course_lib.diagnosis.thresholds import (
+    DEAD_WARNING,
     DECAY_ALIKE,
     DECAY_WARNING,
     DRAWN_FAIRLY,
@@ -27,56 +28,7 @@ from course_lib.diagnosis.thresholds import (
     UPDATE_WARNING,
     graded,
 )
-from course_lib.monitoring import FlowRecord, NonFiniteEvent
-
-
-def before_nonfinite(record: FlowRecord) -> FlowRecord:
-    """Return the record of the steps before anything was not finite."""
-    if not record.nonfinite:
-        return record
-    sound = record.steps < record.nonfinite[0].step
-    tables = ("steps", "activation_scales", "activation_grad_norms", "active_fractions",
-              "dead_fractions", "always_on_fractions", "saturated_fractions", "weight_grad_norms",
-              "weight_norms", "update_ratios")  # fmt: skip
-    return replace(record, **{name: getattr(record, name)[sound] for name in tables})
-
-
-def first_nonfinite(record: FlowRecord) -> NonFiniteEvent:
-    """Return what was not finite first: a weight, where that was so before the first step.
-
-    An activation may hide it: TensorFlow's ReLU may give 0 for NaN, and then a gradient elsewhere
-    is the first to show it. Where the weight's own layer shows it, the layer is named.
-    """
-    event = record.nonfinite[0]
-    if event.step != record.steps[0]:
-        return event
-    bad = [e for e in record.nonfinite if e.quantity == "weight" and e.step == event.step]
-    owner = dict(zip(record.parameters, record.parameter_layers, strict=True))
-    layer = owner.get(event.where, event.where).split("#")[0]
-    if not bad or any(owner[e.where] in (layer, layer.partition(" ")[0]) for e in bad):
-        return event
-    place = {name: k for k, name in reversed(list(enumerate(record.layers)))}
-    return min(bad, key=lambda e: place.get(owner[e.where], len(place)))
-
-
-def check_nonfinite(record: FlowRecord) -> list[Finding]:
-    if not record.nonfinite:
-        return []
-    event = first_nonfinite(record)
-    others = len(record.nonfinite) - 1
-    why = "It is the first in the order of computation; what follows is its consequence."
-    if event.quantity == "weight":
-        why = "It was so before the first step; what follows, or hides it, is a consequence."
-    return [
-        Finding(
-            "non_finite", "problem",
-            f"the {event.quantity} is {event.value}" + (f", and {others} more" if others else ""),
-            f"{event.where}, step {event.step}",
-            float(event.value), float("inf"), why,
-            "a smaller learning rate or warm-up, clipping by global norm, a guard that skips the "
-            "step, and a look at logarithms, divisions and square roots near zero.",
-        )
-    ]  # fmt: skip
+from course_lib.monitoring import FlowRecord
 
 
 def check_time(record: FlowRecord) -> list[Finding]:
@@ -99,6 +51,20 @@ def check_time(record: FlowRecord) -> list[Finding]:
             "clipping by global norm, a smaller learning rate, warm-up.",
         )
     ]  # fmt: skip
+
+
+def blame_spike(found: list[Finding], record: FlowRecord) -> list[Finding]:
+    """Return the findings, a jump of the gradient as a problem if units were lost after it.
+
+    They were there in the first sample: what follows the jump is its consequence.
+    """
+    lost = any(
+        f.severity == "problem" and f.code == "dead_units" and f.where in record.layers
+        and not record.dead_fractions[0, record.layers.index(f.where)] >= DEAD_WARNING
+        for f in found
+    )  # fmt: skip
+    return [replace(f, severity="problem") if lost and f.code == "unstable_training" else f
+            for f in found]  # fmt: skip
 
 
 SCALES = ("gamma", "gain", "scale")
@@ -288,7 +254,8 @@ def check_updates(record: FlowRecord) -> list[Finding]:
         found.append(
             Finding(
                 "standing_still", "info" if few else "problem" if lost else "warning",
-                f"{len(still)} weights hardly move", record.parameters[k], float(ratios[k]),
+                f"{say_count(len(still), 'weight')} hardly move{'s' * (len(still) == 1)}",
+                record.parameters[k], float(ratios[k]),
                 UPDATE_LOST if lost else UPDATE_STILL, why, remedy,
             )
         )  # fmt: skip

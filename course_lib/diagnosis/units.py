@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from course_lib.diagnosis.depth import typical
-from course_lib.diagnosis.report import SEVERITIES, Finding
+from course_lib.diagnosis.report import SEVERITIES, Finding, say_count
 from course_lib.diagnosis.thresholds import (
     ATTENTION_PROBLEM,
     ATTENTION_WARNING,
@@ -23,7 +23,7 @@ from course_lib.diagnosis.thresholds import (
     graded,
 )
 from course_lib.inspection import UnitReport
-from course_lib.monitoring import GATE_KINDS, ONE_SIDED, FlowRecord
+from course_lib.monitoring import GATE_KINDS, HELD, ONE_SIDED, FlowRecord
 
 SAMPLED = "in the sampled batches of the last half of the run"
 
@@ -38,6 +38,7 @@ def check_units(record: FlowRecord) -> list[Finding]:
     flat = typical(record.saturated_fractions[recent])
     batch_dead = typical(record.dead_fractions[recent])
     always_on = typical(record.always_on_fractions[recent])
+    held = flat if record.held_fractions is None else typical(record.held_fractions[recent])
     judged = sum(activation in ONE_SIDED for activation in record.activations)
     for k, (name, activation) in enumerate(zip(record.layers, record.activations, strict=True)):
         if activation is None:
@@ -54,7 +55,8 @@ def check_units(record: FlowRecord) -> list[Finding]:
         if activation == "softmax":
             attention += attention_finding(name, flat[k])
         elif activation in GATE_KINDS:
-            gates += gate_finding(name, activation, flat[k])
+            drawn = np.fmin(flat[k], record.saturated_fractions[0, k])
+            gates += gate_finding(name, activation, drawn, held[k])
         elif activation == "sigmoid" and says_no(record, k):
             continue
         elif activation not in ONE_SIDED:  # to be off half of the time is what those are for
@@ -117,7 +119,8 @@ def join_findings(findings: list[Finding], word: str = "later") -> list[Finding]
         group = [f for f in findings if f.severity == severity]
         if len(group) > 1:
             others = ", ".join(f.where for f in group[1:4]) + (", ..." if len(group) > 4 else "")
-            what = f"{group[0].what}; so in {len(group) - 1} {word} layers: {others}"
+            more = say_count(len(group) - 1, f"{word} layer")
+            what = f"{group[0].what}; so in {more}: {others}"
             group[0] = replace(group[0], what=what)
         joined += group[:1]
     return joined
@@ -203,17 +206,40 @@ def check_attention(shares: Mapping[str, float]) -> list[Finding]:
     return join_findings([f for name, s in shares.items() for f in attention_finding(name, s)])
 
 
-def gate_finding(name: str, kind: str, stuck: float) -> list[Finding]:
-    """Return a finding if most values of a recurrent gate are stuck; a forget gate may well be."""
+def gate_finding(name: str, kind: str, flat: float, held: float) -> list[Finding]:
+    """Return a finding if most units of a recurrent gate hold still; a forget gate may well.
+
+    A gate that has learned is flat on most of its values, now shut and now open: that is a note,
+    if it was so from the first sample on. What is no gate but the state, or what is written to it,
+    is judged by its values.
+
+    Arguments:
+        name, kind: the gate's, and one of `GATE_KINDS`.
+        flat: share of the values that are saturated, from the first sample on.
+        held: share of the units that are, on nearly all of their values.
+    """
     if kind != "gate":
         return []
-    return _share_finding(
-        "stuck_gate", stuck, (GATE_PROBLEM, GATE_WARNING),
-        "of the gate's values, or of the state's, are saturated", name,
-        "The layer cannot open or shut it, and no gradient reaches the weights that should.",
-        "smaller recurrent and input weights, this gate's bias nearer to 0, standardized "
-        "inputs.",
+    limits = (GATE_PROBLEM, GATE_WARNING)
+    if held >= GATE_WARNING:
+        return _share_finding(
+            "stuck_gate", held, limits, "of the gate's units hold still", name,
+            "A unit that is always shut, or always open, decides nothing, and no gradient reaches "
+            "the weights that should move it.",
+            "this gate's bias nearer to 0, smaller recurrent and input weights, standardized "
+            "inputs.",
+        )  # fmt: skip
+    content = {"h": "state's", "g": "cell input's", "n": "new state's"}
+    own = content.get(name.rpartition("(")[2].rstrip(")"))
+    whose = own or "gate's"
+    found = _share_finding(
+        "stuck_gate", flat, limits, f"of the {whose} values are saturated", name,
+        "Where the slope is below a tenth of the largest, little gradient passes"
+        + (", and states that jump from end to end forget what came in." if own else "; but hardly "
+           "a unit holds still, and a gate that has learned may be so."),
+        "smaller recurrent and input weights, standardized inputs.",
     )  # fmt: skip
+    return found if own else [replace(f, severity="info") for f in found]
 
 
 def _share_finding(
@@ -234,7 +260,8 @@ def diagnose_units(report: UnitReport) -> list[Finding]:
     dead, flat, gates = [], [], []
     for layer in report.layers:
         if layer.activation in GATE_KINDS:
-            gates += gate_finding(layer.name, layer.activation, layer.saturated_fraction)
+            held = float(np.mean(layer.flat >= HELD))
+            gates += gate_finding(layer.name, layer.activation, layer.saturated_fraction, held)
             continue
         on = float("nan") if layer.active is None else float(np.mean(layer.active == 1))
         dead += dead_finding(

@@ -10,6 +10,8 @@ counted. Norms are accumulated on the device in float64, and one transfer brings
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import nn
@@ -55,10 +57,16 @@ def fetch_sample(sample: Sample) -> Sample:
 class GradientFlowMonitor:
     r"""Record gradients, activations and updates of any `nn.Module` at every `every`-th step.
 
-    Use it as a context manager around a training loop; the loop stays as it is. A step ends when
-    the optimizers that move the model have stepped, or, if they step within the backward pass,
-    with that. With loops that update by hand, pass `optimizer=False` and call `monitor.step()`
-    after each update.
+    Use it as a context manager around a training loop; the loop stays as it is:
+
+        with GradientFlowMonitor(model) as monitor:
+            train(model)
+        print(diagnose(monitor))                      # of course_lib.diagnosis
+        plot_flow_record(monitor.record)              # of course_lib.plots
+
+    A step ends when the optimizers that move the model have stepped, or, if they step within the
+    backward pass, with that. With loops that update by hand, pass `optimizer=False` and call
+    `monitor.step()` after each update.
 
     Arguments:
         model: any module, not handed to `torch.jit`, which runs no hooks in order. What is behind
@@ -109,6 +117,7 @@ class GradientFlowMonitor:
         self._handles: list = []
         self._entered = self._sampling = False
         self._step, self._expected = 0, None
+        self._first: Sample | None = None
 
     # Context -------------------------------------------------------------------------------
 
@@ -222,7 +231,7 @@ class GradientFlowMonitor:
             return
         if id(optimizer) in self._done:  # it steps again: the step before has ended
             self._expected = set(self._done)
-            self._close_step()
+            self._close_late()
         if self._sampling:
             if not graph.within_backward():
                 self._catch_up()
@@ -248,6 +257,10 @@ class GradientFlowMonitor:
                 torch.autograd.Variable._execution_engine.queue_callback(self._close_step)
         elif self._alone or self._all_moved(owned):
             self._close_step()
+        elif self._sampling and self._step == 0:  # it may be all that steps
+            sites = [copy.copy(site) for site in self._probe.best_pass().sites]
+            states = [copy.copy(state) for state in self._weights.states()]
+            self._first = Sample(0, sites, states, self._scale)
 
     def _all_moved(self, owned: list[torch.Tensor]) -> bool:
         """Return whether every optimizer that is part of a step has stepped."""
@@ -263,8 +276,22 @@ class GradientFlowMonitor:
         if self._sampling:
             self._finish_sample()
         self._end_sampling()
+        self._first = None
         self._step += 1
         self._begin_step()
+
+    def _close_late(self) -> None:
+        """Close a step of which it was not known that all of its optimizers had stepped.
+
+        What was measured since belongs to the step that is about to be made. The very first sample
+        is the one that was taken at its end; the step at hand is not sampled.
+        """
+        if self._step or self._first is None:
+            self._close_step()
+            return
+        self._recorder.add(fetch_sample(self._first))
+        self._end_sampling()
+        self._first, self._done, self._step = None, [], 1
 
     def _finish_sample(self) -> None:
         sites = self._probe.best_pass().sites

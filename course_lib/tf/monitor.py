@@ -32,6 +32,20 @@ _KEY = "gradient_flow_sample"
 class GradientFlowMonitor(keras.callbacks.Callback):
     r"""Record gradients, activations and updates of any Keras model at every `every`-th step.
 
+    Use it in one of three ways; the loop stays as it is:
+
+        monitor = GradientFlowMonitor()
+        model.fit(x, y, callbacks=[monitor])                      # Keras's loop, or
+
+        monitor = GradientFlowMonitor(model, optimizer=rule)
+        step = monitor.function(step)    # a compiled step, in place of tf.function(step), or
+
+        with GradientFlowMonitor(model, optimizer=rule) as monitor:
+            ...                                                   # an eager loop
+
+        print(diagnose(monitor))                                  # of course_lib.diagnosis
+        plot_flow_record(monitor.record)                          # of course_lib.plots
+
     Arguments:
         model: the model; `fit` sets it if None.
         optimizer: an optimizer or a sequence of them; the model's own if None.
@@ -240,7 +254,8 @@ class GradientFlowMonitor(keras.callbacks.Callback):
             if tf.inside_function():
                 raise RuntimeError(
                     "A compiled step is not seen from outside: make it with "
-                    "monitor.function(step) in place of tf.function(step)."
+                    "monitor.function(step) in place of tf.function(step), or, with model.fit, "
+                    "pass callbacks=[monitor] in place of `with`."
                 )
             if self._live:
                 result = self._trace.apply(optimizer, apply, grads, trainable_variables)

@@ -181,7 +181,7 @@ def test_what_cannot_be_diagnosed_is_refused():
         diagnose("a model")
     with pytest.raises(ValueError, match="`results`"):
         diagnose()
-    with pytest.raises(ValueError, match=r"0 samples.*forgotten optimizer\.step"):
+    with pytest.raises(ValueError, match=r"0 samples.*callbacks of `fit`.*optimizer\.step"):
         diagnose(record(np.ones(4), steps=0))
     short = BPTTProfile("PyTorch", "float32", "lstm", "recursion", np.zeros(5))
     report = diagnose({"lstm": short})

@@ -1,5 +1,7 @@
 """Gates inside fused recurrent layers: computed again as they are, and judged as they should be."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from course_lib.gates import gate_kind, gate_limits
 from course_lib.monitoring import Site
 from course_lib.pytorch.gates import measure_gates
 from course_lib.recurrent_specs import GATES, RecurrentSpec, draw_recurrent_weights
+from course_lib.triage import triage
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(8, 12, 5)).astype("float32"), np.arange(8) % 4
@@ -271,3 +274,51 @@ def test_the_monitor_does_not_change_a_recurrent_layer_that_hands_out_its_last_s
     for plain, watched in zip(*outputs, strict=True):
         np.testing.assert_array_equal(plain, watched)
     assert "body (i)" in calls[0].record.layers
+
+
+def swing(module):
+    """Let the input gate follow the input: flat on most values, now shut and now open."""
+    if isinstance(module, nn.Module):
+        module.weight_ih_l0[:N] *= 60.0
+    else:
+        kernel = module.kernel.numpy()
+        kernel[:, :N] *= 60.0
+        module.kernel.assign(kernel)
+
+
+def test_a_gate_that_swings_from_end_to_end_is_a_note_and_one_that_holds_still_a_problem():
+    for run, model in ((in_pytorch, torch_model), (in_keras, keras_model)):
+        swings = run(model("lstm", swing))
+        record = swings.results[0]
+        k = record.layers.index("body (i)")
+        assert record.saturated_fractions[0, k] > 0.7
+        assert record.held_fractions[0, k] < 0.4
+        found = [f for f in swings.findings if f.code == "stuck_gate"]
+        assert [(f.severity, f.where) for f in found] == [("info", "body (i)")]
+        assert triage(record).verdict == "healthy"
+        held = run(model("lstm", set_bias(0, 20.0)))
+        assert held.results[0].held_fractions[0, k] == 1
+        assert held.findings[0].severity == "problem"
+        assert triage(held.results[0]).verdict == "saturation"
+
+
+def test_a_gate_that_training_has_made_flat_is_nothing():
+    module = torch_model("lstm", swing)
+    record = in_pytorch(module).results[0]
+    flat = record.saturated_fractions.copy()
+    flat[0] = 0.1
+    learned = replace(record, saturated_fractions=flat)
+    assert not [f for f in diagnose(learned).findings if f.code == "stuck_gate"]
+    report = diagnose(pytorch.dead_units(module, X))  # of a trained model, there is no first sample
+    assert not [f for f in report.findings if f.code == "stuck_gate" and f.severity != "info"]
+
+
+def test_held_fractions_count_units_and_only_those_of_gates():
+    module = torch_model("lstm")
+    with torch.no_grad():
+        module.body.bias_ih_l0[:2] = -30.0  # two of the input gate's six units
+    record = in_pytorch(module).results[0]
+    held = dict(zip(record.layers, record.held_fractions[0], strict=True))
+    assert held["body (i)"] == pytest.approx(2 / N)
+    assert held["body (o)"] == 0
+    assert np.isnan(held["head"])
