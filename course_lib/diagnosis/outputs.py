@@ -11,7 +11,8 @@ A monitor's record cannot tell: at the start both losses are near log C, and how
 should be depends on how the loss is averaged. A trial can, since it may call the loss on outputs of
 its own. For cross-entropy with its softmax, whatever the labels, weights and smoothing, the
 gradients at two outputs a and b differ by a factor times softmax(a) - softmax(b), row by row. A
-loss of probabilities refuses such outputs, or is no such function. Silent therefore are losses that
+loss of probabilities refuses such outputs, or is no such function; of one that takes logarithms of
+them `targets` knows. Silent therefore are losses that
 a model computes itself, and those that are neither (focal loss, a temperature). A logarithm of
 softmax in front of such a loss is harmless: softmax takes it back.
 """

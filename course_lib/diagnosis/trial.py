@@ -75,14 +75,30 @@ def check_dropout(rates: Mapping[str, float]) -> list[Finding]:
     ]  # fmt: skip
 
 
+def say_output(values: np.ndarray | None) -> str:
+    """Say of what shape a model's output is, and between which numbers; "" if it is no array."""
+    if values is None or not values.size or not np.all(np.isfinite(values)):
+        return ""
+    low, high = (format_number(float(v)) for v in (values.min(), values.max()))
+    return f" of shape {values.shape}, from {low} to {high}"
+
+
 class FirstCall:
     """Calls a function and says, if the first call raises, which argument was not what it takes.
 
     What a reader's own model or loss raises is whatever it is: the message of it is kept.
+
+    Arguments:
+        name, rule: the argument, and what it must be: "what" and these words.
+        function: to be called.
+        show: from the first positional argument to an array to be described, or to None.
     """
 
-    def __init__(self, name: str, rule: str, function: Callable) -> None:
-        self.name, self.rule, self.function, self.done = name, rule, function, False
+    def __init__(
+        self, name: str, rule: str, function: Callable, show: Callable | None = None
+    ) -> None:
+        self.name, self.rule, self.function, self.show = name, rule, function, show
+        self.done = False
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         try:
@@ -90,8 +106,9 @@ class FirstCall:
         except Exception as error:
             if self.done:
                 raise
+            shown = say_output(self.show(args[0])) if self.show and args else ""
             raise ValueError(
-                f"`{self.name}` must be what {self.rule} ({type(error).__name__}: {error})."
+                f"`{self.name}` must be what {self.rule}{shown} ({type(error).__name__}: {error})."
             ) from error
         self.done = True
         return result

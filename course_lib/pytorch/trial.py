@@ -38,8 +38,8 @@ def diagnose_model(
     """Train a copy of a model for a few steps, watch it, and return what is wrong and where.
 
     The model, its gradients and modes, the optimizer and its state, and the random number
-    generators are left as they are. `report.results[0]` is the record of what was measured. Where
-    the outputs look like probabilities, the loss is called on a few made-up ones besides.
+    generators are left as they are. `report.results[0]` is the record of what was measured. The
+    loss is called on a few made-up outputs besides.
 
     Arguments:
         model: any module, in training or in evaluation mode; the copy is trained, uncompiled.

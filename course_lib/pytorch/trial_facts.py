@@ -35,6 +35,7 @@ from course_lib.diagnosis.outputs import (
 from course_lib.diagnosis.peers import check_peers
 from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
 from course_lib.diagnosis.states import check_single_values
+from course_lib.diagnosis.targets import check_log_probabilities, check_pairing
 from course_lib.diagnosis.trial import check_dropout, check_loss_value
 from course_lib.monitoring import FlowRecord
 from course_lib.pytorch import graph
@@ -60,6 +61,12 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
     """Return a tensor's numbers on the host; what NumPy lacks (bfloat16) as float32."""
     tensor = tensor.detach()
     return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
+
+
+def show_output(output: object) -> np.ndarray | None:
+    """Return a model's output as an array, if it is a dense tensor."""
+    dense = isinstance(output, torch.Tensor) and output.layout is torch.strided
+    return as_array(output) if dense and not output.is_complex() else None
 
 
 def split_tensors(batch: Batch) -> tuple[list[np.ndarray], np.ndarray | None]:
@@ -256,6 +263,8 @@ def check_trial(
         found += check_output(record, output, judge.gradient, sigmoid=first.sigmoid)
         for check in (check_missing_activation, check_first_loss):
             found += check(record, output, judge.gradient, judge.value)
+        found += check_log_probabilities(record, output, judge.gradient, split[0][1])
+        found += check_pairing(record, output, judge.value, split[0][1])
         sign = sign or loss_sign(judge.gradient, output.shape)
         sign = sign or -int(lowers_likelihood(output, judge.gradient))
     sound = np.isfinite(losses[-1]) and not record.nonfinite

@@ -26,7 +26,7 @@ from course_lib.pytorch.inspection import evaluating
 from course_lib.pytorch.model_profiles import profile_recurrent_layers, recurrent_modules
 from course_lib.pytorch.monitor import GradientFlowMonitor
 from course_lib.pytorch.randomness import seed_generators
-from course_lib.pytorch.trial_facts import FirstPass, RoundingWatch, list_tensors
+from course_lib.pytorch.trial_facts import FirstPass, RoundingWatch, list_tensors, show_output
 from course_lib.pytorch.trial_uses import least_gains, multiplied, shared_heads
 from course_lib.pytorch.trial_weights import (
     InnerWatch,
@@ -56,7 +56,9 @@ class Trial:
     def __init__(
         self, model: nn.Module, inputs: object, targets: object, loss: Callable | None, steps: int
     ) -> None:
-        self.loss = loss and FirstCall("targets", "`loss` takes beside the model's output", loss)
+        self.loss = loss and FirstCall(
+            "targets", "`loss` takes beside the model's output", loss, show_output
+        )
         self.steps = steps
         self.call = FirstCall("inputs", "`model` can be called on", call_model)
         self.memo: dict = made_tensors(model)

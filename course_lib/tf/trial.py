@@ -37,8 +37,8 @@ def diagnose_model(
 
     The model's weights, moving averages and metrics are kept aside and put back, also after an
     error; its optimizer is not used, but a copy of it. The random number generators go on where
-    they were. `report.results[0]` is the record of what was measured. Where the outputs look like
-    probabilities, the loss is called on a few made-up ones besides.
+    they were. `report.results[0]` is the record of what was measured. The loss is called on a few
+    made-up outputs besides.
 
     Arguments:
         model: any built Keras model, or one that its configuration can make again.

@@ -33,6 +33,7 @@ from course_lib.diagnosis.outputs import (
 )
 from course_lib.diagnosis.peers import check_peers
 from course_lib.diagnosis.rounding import RoundedWeight, check_rounded
+from course_lib.diagnosis.targets import check_log_probabilities, check_pairing
 from course_lib.diagnosis.trial import check_dropout, check_loss_value
 from course_lib.monitoring import FlowRecord
 from course_lib.tf.batches import Batch
@@ -49,6 +50,12 @@ Loss = Callable[[tf.Tensor], tf.Tensor]
 def as_array(tensor: tf.Tensor) -> np.ndarray:
     """Return a tensor's numbers on the host; what NumPy lacks (bfloat16) as float32."""
     return (tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor).numpy()
+
+
+def show_output(output: object) -> np.ndarray | None:
+    """Return a model's output as an array, if it is a tensor of numbers that is at hand."""
+    at_hand = isinstance(output, tf.Tensor) and hasattr(output, "numpy")
+    return as_array(output) if at_hand and output.dtype.is_floating else None
 
 
 def split_tensors(batch: Batch) -> tuple[list[np.ndarray], np.ndarray | None]:
@@ -208,13 +215,19 @@ def measure_direction(model: keras.Model, rule: keras.Optimizer, measure: Callab
 
 
 def check_loss(
-    record: FlowRecord, output: object, loss: Loss, cosine: float, sign: int
+    record: FlowRecord,
+    output: object,
+    loss: Loss,
+    targets: np.ndarray | None,
+    cosine: float,
+    sign: int,
 ) -> list[Finding]:
-    """Return what the loss does with the outputs: an activation twice, a sign turned round.
+    """Return what the loss makes of the first output that it should not, or of its sign.
 
     Keras marks what came from its softmax, and its losses then take the logits behind it.
 
     Arguments:
+        targets: of the first batch, or None.
         cosine: of a step with the gradient.
         sign: of the loss, 0 if that is not known without trying.
     """
@@ -231,6 +244,8 @@ def check_loss(
         found = check_output(record, values, judge.gradient, mended=mended)
         for check in (check_missing_activation, check_first_loss):
             found += check(record, values, judge.gradient, judge.value)
+        found += check_log_probabilities(record, values, judge.gradient, targets)
+        found += check_pairing(record, values, judge.value, targets)
         sign = sign or loss_sign(judge.gradient, values.shape)
         sign = sign or -int(lowers_likelihood(values, judge.gradient))
         return found + check_direction(sign, cosine)

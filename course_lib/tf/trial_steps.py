@@ -33,6 +33,8 @@ from course_lib.tf.trial_facts import (
     check_model,
     check_rounding,
     measure_direction,
+    show_output,
+    split_tensors,
 )
 from course_lib.tf.trial_uses import least_gains, multiplied, shared_heads
 from course_lib.tf.trial_weights import (
@@ -53,7 +55,9 @@ class Trial:
         share: float = 0.1,
     ) -> None:  # fmt: skip
         self.model, self.batches, self.steps = model, batches, steps
-        self.loss = loss and FirstCall("targets", "`loss` takes beside the model's output", loss)
+        self.loss = loss and FirstCall(
+            "targets", "`loss` takes beside the model's output", loss, show_output
+        )
         self.called = FirstCall("inputs", "`model` can be called on", model)
         self.output = self.latest = None
         self.first = FirstPass(model)
@@ -263,13 +267,14 @@ class Trial:
             *check_model(record, self.model, self.batches, self.first, losses),
             *check_rounding(record, self.rounding, rule, measure, len(losses)),
             *check_loss(record, self.output, lambda h: self.judge(h, x, y, training=False),
+                        split_tensors(self.batches[0])[1],
                         *self._direction(record, rule, measure, losses)),
             *check_identical(*self.identical),
             *check_statistics(*self.unused_statistics),
             *check_single_values(*find_single_values(self.model)),
             *check_attention(self.attention.shares),
             *self._uses(record),
-        ]
+        ]  # fmt: skip
 
     def _uses(self, record: FlowRecord) -> list[Finding]:
         """Return what is out of scale where a matrix belongs to no plain layer, or to two."""
