@@ -38,6 +38,8 @@ class Repair:
         clip_norm: limit on the norm of each tensor's gradient, as Keras's `clipnorm`; or None.
         optimizer: "sgd" or "adam".
         learning_rate: > 0.
+        batch_share: share of each new batch in batch norm's running averages, above 0, at most 1.
+            Keras's is 0.01 unless it is told otherwise, PyTorch's 0.1.
     """
 
     network: NetworkSpec
@@ -46,6 +48,7 @@ class Repair:
     clip_norm: float | None = None
     optimizer: str = "adam"
     learning_rate: float = 1e-3
+    batch_share: float = 0.01
 
     def __post_init__(self) -> None:
         require_type("network", self.network, NetworkSpec)
@@ -56,6 +59,7 @@ class Repair:
             require_real("clip_norm", self.clip_norm, minimum=0.0, exclusive=True)
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_real("learning_rate", self.learning_rate, minimum=0.0, exclusive=True)
+        require_real("batch_share", self.batch_share, minimum=0.0, exclusive=True, maximum=1.0)
 
 
 def check_repair(

@@ -50,7 +50,7 @@ def plot_cure_conditions(table: CureTable, *, ax: Axes | None = None) -> Axes:
     for key, trial in table.trials.items():
         names = trial.condition.split(" + ")
         decades = float(np.percentile(trial.decades, 50, method="nearest"))
-        number = f"{round(decades, 1) + 0.0:+.1f}" if np.isfinite(decades) else "none"
+        number = f"{round(decades, 1) + 0.0:+.1f}" if np.isfinite(decades) else "−∞"
         words = " +\n".join(SHORT[name] for name in names)
         gap = "\n" if len(names) == 1 else " "  # two lines in any case
         color = CONDITION_COLORS["dead" if "dead" in names else names[0]]

@@ -17,7 +17,7 @@ def build_repair(repair: Repair, weights: MLPWeights) -> nn.Sequential:
     """Return the network of `repair` with a copy of `weights`, float32, in training mode.
 
     Each hidden layer is Linear, activation, then batch norm and dropout if there are any. Batch
-    norm has Keras's constants: eps 1e-3, and a share of 0.01 for each new batch.
+    norm has Keras's eps of 1e-3, and the repair's share of each new batch in its averages.
     """
     network = require_type("repair", repair, Repair).network
     check_weights(network, weights)
@@ -31,7 +31,7 @@ def build_repair(repair: Repair, weights: MLPWeights) -> nn.Sequential:
         if k < network.depth - 1:
             layers.append(MODULES[network.activation]())
             if repair.batch_norm:
-                layers.append(nn.BatchNorm1d(len(matrix), eps=1e-3, momentum=0.01))
+                layers.append(nn.BatchNorm1d(len(matrix), 1e-3, momentum=repair.batch_share))
             if repair.dropout:
                 layers.append(nn.Dropout(repair.dropout))
     return nn.Sequential(*layers)

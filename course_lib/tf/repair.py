@@ -16,8 +16,8 @@ from course_lib.tf.models import ACTIVATIONS
 def build_repair(repair: Repair, weights: MLPWeights, *, seed: int) -> keras.Sequential:
     """Return the network of `repair` with a copy of `weights`, float32.
 
-    Each hidden layer is Dense, then batch norm and dropout if there are any, with Keras's
-    constants. `seed` is that of dropout.
+    Each hidden layer is Dense, then batch norm and dropout if there are any. Keras's `momentum` is
+    what stays of the averages: 1 less the repair's share of each new batch. `seed` is dropout's.
     """
     network = require_type("repair", repair, Repair).network
     check_weights(network, weights)
@@ -30,7 +30,7 @@ def build_repair(repair: Repair, weights: MLPWeights, *, seed: int) -> keras.Seq
         model.layers[-1].set_weights([matrix.T, weights.biases[k]])
         if k < network.depth - 1:
             if repair.batch_norm:
-                model.add(keras.layers.BatchNormalization())
+                model.add(keras.layers.BatchNormalization(momentum=1 - repair.batch_share))
             if repair.dropout:
                 model.add(keras.layers.Dropout(repair.dropout, seed=seed + k))
     return model

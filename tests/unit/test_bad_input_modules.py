@@ -262,7 +262,8 @@ CALLS = [  # function, argument -> (kind, a value that is right, what else is wr
         shortcut=("flag", True), **TRAINED, weight_decay=("from zero", 0.0))),
     (repairs.Repair, dict(
         network=("record", SPEC), batch_norm=("flag", True),
-        dropout=("from zero", 0.5, {"one": 1.0}), **TRAINED)),
+        dropout=("from zero", 0.5, {"one": 1.0}), **TRAINED,
+        batch_share=("share", 0.1))),
     (recurrent_cures.RecurrentRecipe, dict(
         network=("record", RECALL.network, {"of one input": TABLE["ECHO"]}),
         norm=("name", "layer"), shortcut=("flag", True), **TRAINED, lag=("size", 3))),

@@ -45,6 +45,18 @@ def test_both_frameworks_begin_and_go_on_alike(changes):
     assert abs(first.accuracies[0] - second.accuracies[0]) < 0.04
 
 
+@pytest.mark.parametrize("framework", [pytorch, course_lib.tf], ids=["pytorch", "tf"])
+def test_what_batch_norm_costs_the_first_epoch_is_its_running_averages(framework):
+    solution = apply_changes(PROBLEMATIC, list(CHANGES))
+    weights = draw_weights(solution.network, seed=11)
+    slow, quick = (
+        framework.train_repair(replace(solution, batch_share=share), weights, DIGITS, epochs=1,
+                               seed=11).accuracies[0]
+        for share in (0.01, 0.1)
+    )  # fmt: skip
+    assert slow < 0.85 < quick
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="`dropout`"):
         replace(PROBLEMATIC, dropout=1.0)
