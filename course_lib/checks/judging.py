@@ -142,16 +142,39 @@ def judge_value(task: Task, case: Case, answer: object, expected: object) -> str
 def _recognize(
     task: Task, cases: Sequence[Case], outcomes: list[Outcome], expected: list
 ) -> Misconception | None:
-    """Return the misconception whose mistake explains the outcomes of all cases, if one does."""
+    """Return the misconception whose mistake explains the outcomes of all cases, if one does.
+
+    A case in which the answer is no number, or none was given, tells nothing of what was believed:
+    who enlarges gradients below the limit of clipping divides by a norm of zero besides. So the
+    others decide, if they are more than half and one of them is wrong.
+    """
     if len(outcomes) < len(cases) or all(outcome.status != "value" for outcome in outcomes):
         return None
-    for misconception in task.misconceptions:
-        if all(
-            _shows(task, misconception, case, outcome, wanted)
-            for case, outcome, wanted in zip(cases, outcomes, expected, strict=True)
-        ):
-            return misconception
+    rows = list(zip(cases, outcomes, expected, strict=True))
+    telling = [row for row in rows if not _tells_nothing(row[1])]
+    wrong = any(_judge_case(task, *row) is not None for row in telling)
+    told = telling if 2 * len(telling) > len(rows) and wrong else rows
+    for part in (rows, told):
+        for misconception in task.misconceptions:
+            if all(_shows(task, misconception, *row) for row in part):
+                return misconception
     return None
+
+
+def _tells_nothing(outcome: Outcome) -> bool:
+    """Whether there is an error in place of an answer, or NaN within it."""
+    if outcome.status != "value":
+        return outcome.status == "error"
+    queue = [outcome.value]
+    while queue:
+        part = queue.pop()
+        if isinstance(part, (dict, list, tuple)):
+            queue += part.values() if isinstance(part, dict) else part
+        elif isinstance(part, (float, np.ndarray, np.floating)):
+            number = np.asarray(part)
+            if np.issubdtype(number.dtype, np.floating) and np.isnan(number).any():
+                return True
+    return False
 
 
 def _shows(

@@ -19,6 +19,8 @@ from course_lib.checks.task import (
     tasks_of,
 )
 from course_lib.checks.tasks import chain_rule
+from course_lib.clipping import angle_between, clip_by_norm
+from course_lib.plain_data import to_plain
 
 ID = "chain_rule/ordered_product"
 TASK = get_task(ID)
@@ -174,6 +176,27 @@ def test_a_misconception_gets_its_sentence(said):
     line = said(chain_rule._multiply_as_listed)
     assert "raised a ValueError" in line
     assert line.endswith(TASK.misconceptions[0].message)
+
+
+def test_a_mistake_is_recognized_beside_cases_without_a_number():
+    def angle(grads, limit):  # in radians, and NaN where rounding makes a cosine above 1
+        turned = np.radians(abs(angle_between(grads, clip_by_norm(grads, limit))))
+        return turned if turned > 0.01 else float("nan")
+
+    def enlarged(grads, limit):  # and 0 / 0
+        norm = np.sqrt(sum(np.sum(g**2) for g in grads))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return [g * (limit / norm) for g in grads]
+
+    for name, wrong, mistake in (("clipnorm_angle", angle, "radians"),
+                                 ("clip_global", enlarged, "always to the limit")):  # fmt: skip
+        task = get_task(f"clipping_and_learning_rate/{name}")
+        cases = draw_cases(task, 0)
+        outcomes = [Outcome("value", to_plain(wrong(*case.args))) for case in cases]
+        assert judge_task(task, 0, outcomes).misconception == mistake
+        none = [Outcome("value", to_plain(o.value)) for o in outcomes]
+        none[0] = none[1] = Outcome("error", message="raised.")  # too little is left to tell
+        assert judge_task(task, 0, none).misconception is None
 
 
 def test_hints_come_one_by_one(capsys):
