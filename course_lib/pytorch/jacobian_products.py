@@ -43,8 +43,8 @@ class Linearization:
     @cached_property
     def weights(self) -> torch.Tensor:
         """Return a vector at the output, in no special direction."""
-        drawn = torch.as_tensor(mixing_weights(self.output.numel()), device=self.output.device)
-        return drawn.to(self.output.dtype).reshape(self.output.shape)
+        drawn = torch.from_numpy(mixing_weights(self.output.numel()))
+        return drawn.to(self.output).reshape(self.output.shape)
 
     @cached_property
     def reached(self) -> torch.Tensor | None:
@@ -168,15 +168,24 @@ def _iterate(
     forth = _forwards(at, together=together)
 
     def columns(passage: Passage, vectors: np.ndarray) -> np.ndarray:
-        rows = torch.as_tensor(vectors.T, device=at.start.device).to(at.start.dtype)
-        return passage.carry(rows).T
+        return passage.carry(torch.from_numpy(vectors.T).to(passage.source)).T
 
     def push(vectors: np.ndarray) -> np.ndarray:
+        found = None
         try:
-            return columns(forth, vectors)
-        except RuntimeError:  # some functions, as hardsigmoid, cannot be derived twice
+            found = columns(forth, vectors)
+            if np.isfinite(found).all():
+                return found
+        except RuntimeError:
+            pass
+        # Some functions cannot be derived twice, as hardsigmoid, or not at u = 0, as logcumsumexp.
+        try:
             with sdpa_kernel(SDPBackend.MATH):
                 return _push_forward(model, at.start.detach(), vectors)
+        except RuntimeError:
+            if found is None:
+                raise
+            return found
 
     values = randomized_singular_values(
         push, lambda u: columns(back, u), size=n, rank=min(rank, m, n),

@@ -202,9 +202,15 @@ def test_bad_arguments_are_named(call, error, words):
         call(nn.Linear(2, 1))
 
 
-def test_functions_that_cannot_be_derived_twice_have_a_spectrum_all_the_same():
+class LogCumSumExp(nn.Module):
+    def forward(self, x):
+        return torch.logcumsumexp(x, 1)
+
+
+@pytest.mark.parametrize("slope", [nn.Hardsigmoid, LogCumSumExp])
+def test_functions_that_cannot_be_derived_twice_have_a_spectrum_all_the_same(slope):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 6), nn.Hardsigmoid(), nn.Linear(6, 4)).double()
+    model = nn.Sequential(nn.Linear(6, 6), slope(), nn.Linear(6, 4)).double()
     x = np.random.default_rng(0).normal(size=6)
     exact, some = (pytorch.jacobian_spectrum(model, x, method=m, rank=3, iterations=40)
                    for m in ("exact", "randomized"))  # fmt: skip

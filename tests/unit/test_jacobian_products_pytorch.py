@@ -324,6 +324,21 @@ def test_where_the_framework_mixes_up_rows_it_is_noticed(name):
     np.testing.assert_allclose(found, expected, atol=1e-12 * expected[0])
 
 
+@pytest.mark.parametrize("method", ["exact", "product", "randomized"])
+def test_whatever_is_mixed_up_is_noticed(method, monkeypatch):
+    carry = Passage._carry_block
+
+    def mixing_up(self, block):
+        found = carry(self, block)
+        return found.cumsum(0) if self.together else found
+
+    model, x = nn.Sequential(build(TOGETHER["linear"][0])), inputs(VECTOR)
+    expected = np.linalg.svd(by_hand(model, x), compute_uv=False)
+    monkeypatch.setattr(Passage, "_carry_block", mixing_up)
+    found = jacobian_spectrum(model, x, method=method, rank=6, iterations=2).singular_values
+    np.testing.assert_allclose(found, expected, atol=1e-12 * expected[0])
+
+
 @pytest.mark.parametrize("register", ["register_full_backward_hook", "register_backward_hook"])
 def test_hooks_of_modules_are_shown_one_gradient_at_a_time(register):
     model, x, seen = build(TOGETHER["linear"][0]), inputs(VECTOR), []
