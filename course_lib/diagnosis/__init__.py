@@ -29,7 +29,7 @@ from course_lib.diagnosis.inspections import (
     diagnose_spectrum,
 )
 from course_lib.diagnosis.local import check_growth_in_time, check_scale, point_to_scale
-from course_lib.diagnosis.nonfinite import before_nonfinite, check_nonfinite
+from course_lib.diagnosis.nonfinite import before_nonfinite, check_nonfinite, point_to_first
 from course_lib.diagnosis.report import (
     SEVERITIES,
     Finding,
@@ -113,7 +113,7 @@ def diagnose_record(record: FlowRecord) -> list[Finding]:
               check_time, check_units, check_updates, check_accumulation, check_decay,
               check_connections)  # fmt: skip
     found += put_growth_first([f for check in checks for f in check(sound)], sound)
-    found = point_to_scale(blame_spike(found, sound), record)
+    found = point_to_first(point_to_scale(blame_spike(found, sound), record), record)
     return raise_causes(found, record.layers)
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from course_lib.diagnosis.depth import depth_trend
 from course_lib.diagnosis.report import Finding
-from course_lib.diagnosis.thresholds import HUGE
+from course_lib.diagnosis.thresholds import DECADES_PROBLEM, HUGE
 from course_lib.monitoring import FlowRecord, NonFiniteEvent
 
 
@@ -92,3 +93,29 @@ def _is_given(event: NonFiniteEvent, record: FlowRecord) -> bool:
     row = int(np.flatnonzero(record.steps == event.step)[0]) if event.step in record.steps else -1
     own = [k for k, layer in enumerate(record.parameter_layers) if layer == owning]
     return bool(np.all(record.weight_norms[row, own] < HUGE))
+
+
+AT_FIRST = ("large_weights", "rescaled_layer", "exploding_over_time", "growing_signal",
+            "exploding_gradient")  # fmt: skip
+"""What makes numbers overflow in the end. The first three are measured at the first step alone."""
+
+
+def point_to_first(findings: list[Finding], record: FlowRecord) -> list[Finding]:
+    """Return the findings; a value that is not finite later on points to what was there at first.
+
+    What is wrong before the first update was made by no step, and no rate is to blame for it.
+    """
+    scales, norms = record.activation_scales[0], record.activation_grad_norms[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        begun = {"growing_signal": -depth_trend(np.where(scales > 0, scales, np.nan)),
+                 "exploding_gradient": depth_trend(norms)}  # fmt: skip
+    causes = [f.code for f in findings if f.severity == "problem" and f.code in AT_FIRST
+              and not begun.get(f.code, np.inf) < DECADES_PROBLEM]  # fmt: skip
+    if not causes or record.nonfinite[:1] == () or record.nonfinite[0].step == record.steps[0]:
+        return findings
+    first = min(causes, key=AT_FIRST.index).replace("_", " ")
+    return [
+        replace(f, remedy=f"first what the finding on {first} says, which was there before any "
+                          f"step; then {f.remedy}") if f.code == "non_finite" else f
+        for f in findings
+    ]  # fmt: skip

@@ -73,6 +73,18 @@ def test_what_overflows_in_training_is_laid_to_the_step():
     assert found.remedy.startswith("a smaller learning rate")
 
 
+def test_what_overflows_later_points_to_what_was_there_at_first():
+    model = perceptron(8, *[32] * 9, 4)
+    for part in model[::2]:
+        nn.init.normal_(part.weight)
+    found = watch(model, rate=1e-2, every=1).findings
+    assert found[0].code == "non_finite"
+    assert int(found[0].where.rpartition(" ")[2]) > 0
+    assert found[0].remedy.startswith("first what the finding on ")
+    codes = [f.code for f in found]
+    assert any(f"finding on {code.replace('_', ' ')} says" in found[0].remedy for code in codes)
+
+
 def test_what_is_there_before_the_first_step_is_laid_to_no_rate():
     model = perceptron(8, 16, 4)
     with torch.no_grad():
