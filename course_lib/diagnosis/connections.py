@@ -149,8 +149,12 @@ def _ran(record: FlowRecord) -> set[str]:
 
 
 def missing_gradients(record: FlowRecord) -> np.ndarray:
-    """Return which parameters, by their place, are trainable and never received a gradient."""
+    """Return which parameters, by their place, are trainable and never received a gradient.
+
+    What moves has one, if only where it cannot be measured, as in a branch of a compiled step.
+    """
     never = np.all(np.isnan(record.weight_grad_norms), axis=0)
+    never &= ~np.any(record.update_ratios > 0, axis=0)
     return np.flatnonzero(never & np.array(record.trainable, dtype=bool))
 
 

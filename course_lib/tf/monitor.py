@@ -126,8 +126,12 @@ class GradientFlowMonitor(keras.callbacks.Callback):
             self._target(), share=share, max_calls=self._max_calls, reads_joined=self.reads_joined
         )
 
-    def _with_probes(self, step: Callable) -> Callable:
-        """Return `step` with probes around it, returning its result and the packed vector."""
+    def _with_probes(self, step: Callable, held: tf.Variable | None = None) -> Callable:
+        """Return `step` with probes around it, returning its result and the packed vector.
+
+        A compiled step that returns no tensor is optimized less than one that does; so nothing is
+        returned with it, and the vector is put into `held`, if that is given.
+        """
 
         # Operations are named after the step's arguments, and joined in the order of their names.
         @functools.wraps(step)
@@ -138,7 +142,11 @@ class GradientFlowMonitor(keras.callbacks.Callback):
             # A step may be traced for several shapes: its vector says which trace it is of.
             self._traces.append(trace)
             number = tf.constant([len(self._traces) - 1], tf.float64)
-            return result, tf.concat([number, trace.pack(result)], axis=0)
+            vector = tf.concat([number, trace.pack(result)], axis=0)
+            if held is None or any(map(tf.is_symbolic_tensor, tf.nest.flatten(result))):
+                return result, vector
+            held.assign(vector)
+            return result, None
 
         return measured
 
@@ -201,7 +209,10 @@ class GradientFlowMonitor(keras.callbacks.Callback):
             raise TypeError(f"`step` (={step!r}) must be a function.")
         python = getattr(step, "python_function", step)
         plain = tf.function(python, **options)
-        measured = tf.function(self._with_probes(python), **options)
+        held = None
+        if not options.get("jit_compile"):  # XLA has an optimizer of its own, and no open shapes
+            held = tf.Variable(tf.zeros([0], tf.float64), shape=[None], trainable=False)
+        measured = tf.function(self._with_probes(python, held), **options)
 
         def run(*args: object, **kwargs: object) -> object:
             self._sampling.close()  # the compiled step brings its own probes
@@ -209,7 +220,7 @@ class GradientFlowMonitor(keras.callbacks.Callback):
             try:
                 if self._recorder.wants(self._step):
                     result, vector = measured(*args, **kwargs)
-                    self._add(vector)
+                    self._add(held if vector is None else vector)
                 else:
                     result = plain(*args, **kwargs)
             finally:

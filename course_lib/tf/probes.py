@@ -32,7 +32,7 @@ from course_lib.tf.layer_names import (
 )
 from course_lib.tf.packing import Packer
 from course_lib.tf.patching import override, restore
-from course_lib.tf.updates import ToldUpdates
+from course_lib.tf.updates import ToldUpdates, measure_around
 
 VECTORS = ("bias", "alpha", "gamma", "beta")
 """Variables that hold one number per unit, whatever their shape."""
@@ -66,6 +66,7 @@ class Trace:
         self.names = named_variables(model)
         self.gradient_scale: float | None = None
         self.let_go: list[list] = []
+        self.around: list[tuple] = []  # what a branch or a loop of the graph moves
         at_once = reads_joined or self.place == "eager"
         self.waiting: list[tuple[tuple, Callable, bool]] | None = None if at_once else []
 
@@ -113,7 +114,7 @@ class Trace:
         axis = unit_axis(layer, h)
         site = Site(name if calls == 1 else f"{name}#{calls}", kind, activation, 0, 1)
         run.sites.append(site)
-        self._read((h, z), functools.partial(self._measure, site, axis))
+        self.read((h, z), functools.partial(self._measure, site, axis))
         mask, logits = getattr(h, "_keras_mask", None), getattr(h, "_keras_logits", None)
         operation = h.op.type if tf.is_symbolic_tensor(h) else ""
         if logits is None and operation in SEEN_THROUGH:
@@ -161,7 +162,7 @@ class Trace:
             field, mask = ("active", z > 0) if kind == "relu" else ("flat", stuck)
             self.packer.counts(site, field, tf.reduce_sum(tf.cast(mask, tf.float32), [0, 1]))
 
-    def _read(self, tensors: tuple, measure: Callable, *, gradient: bool = False) -> None:
+    def read(self, tensors: tuple, measure: Callable, *, gradient: bool = False) -> None:
         """Call `measure` with tensors: in a graph, when it is known who else reads them."""
         if self.waiting is None:
             measure(*tensors)
@@ -205,7 +206,7 @@ class Trace:
                 trace, run, site = watching
                 if trace is not None and _place() is trace.place:
                     norm = functools.partial(trace.packer.norm, site, "grad_norm")
-                    trace._read((grad,), norm, gradient=True)
+                    trace.read((grad,), norm, gradient=True)
                     run.differentiated = True
                 return grad
 
@@ -222,6 +223,9 @@ class Trace:
         """Measure gradients and weights, let the optimizer apply, and measure the updates."""
         grads = list(grads)
         moved = list(optimizer._trainable_variables if variables is None else variables)
+        if _place() is not self.place:
+            self.around += measure_around(self, grads, moved)
+            return apply(grads, variables)
         if not optimizer.built:  # behind what is measured, XLA could not lift its variables out
             with keras.name_scope(optimizer.name):
                 optimizer.build(moved)
@@ -235,7 +239,7 @@ class Trace:
                 old = before_update(variable.value, grad)
                 norm = functools.partial(self.packer.norm, state, "grad_norm")
                 if ends_a_chain(grad):
-                    self._read((grad,), norm, gradient=True)
+                    self.read((grad,), norm, gradient=True)
                 elif grad is not None:
                     norm(grad)
                 self.packer.norm(state, "norm", old)
@@ -274,6 +278,8 @@ class Trace:
         """
         if self.waiting:
             measure_waiting(self.waiting, self.place, results)
+        for state, variable, old in self.around:
+            self.packer.norm(state, "update", tf.identity(variable.value), old)
         vector = self.packer.pack()
         for variable in frozen_variables(self.model):
             self.state(variable)

@@ -7,6 +7,7 @@ moves differ by rounding, at most half a unit in the last place: 6e-8 of a float
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -66,6 +67,27 @@ class ToldUpdates:
         if len(given) != 1 or given[0] is None or not exact:
             return None
         return given[0] if given[0].shape == variable.shape else None
+
+
+def measure_around(trace: object, grads: list, moved: list[keras.Variable]) -> list[tuple]:
+    """Measure gradients and weights for a rule that is called in a branch or a loop of the graph.
+
+    What is in there cannot be brought out. So only gradients are measured that come from outside,
+    and the weights are read around the whole of it: what is returned is, for each of them, its
+    state, the variable, and its value before.
+    """
+    around = []
+    with trace.place.as_default():
+        for grad, variable in zip(grads, moved, strict=True):
+            if id(variable) not in trace.names:
+                continue
+            state, old = trace.state(variable), tf.identity(variable.value)
+            if getattr(grad, "graph", None) is trace.place:
+                norm = functools.partial(trace.packer.norm, state, "grad_norm")
+                trace.read((grad,), norm, gradient=True)
+            trace.packer.norm(state, "norm", old)
+            around.append((state, variable, old))
+    return around
 
 
 def _key(variable: object) -> int:
