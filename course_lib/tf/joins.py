@@ -26,6 +26,9 @@ ROUNDED = {"Tanh": ("MatMul",), "Sigmoid": ("MatMul",),
            "Elu": CONTRACTIONS, "LeakyRelu": CONTRACTIONS}  # fmt: skip
 """Activations that round otherwise in one kernel with what they act on, and with what; no ReLU."""
 
+RECTIFIERS = ("Relu", "Relu6", "Elu", "LeakyRelu", "Tanh")
+"""Activations that a kernel takes in behind a residual sum."""
+
 SAME = ("Identity", "IdentityN", "StopGradient")
 """Operations that the optimizer takes out first."""
 
@@ -132,9 +135,18 @@ class Readers:
         reader = self._only(kept)
         if reader is None:
             return None if self._begins_a_gelu(kept) else tensor
-        if _fused(kept, reader):
+        if _fused(kept, reader) or self._ends_a_branch(kept, reader):
             return None
         return self._copied(kept.op) if reader.type in CHAINS.get(kept.op.type, ()) else tensor
+
+    def _ends_a_branch(self, tensor: tf.Tensor, reader: tf.Operation) -> bool:
+        """Return whether a residual sum is in the middle of a kernel: a matrix product or
+        convolution with its bias, what is added to it, and the activation behind.
+        """
+        if reader.type not in RECTIFIERS or tensor.op.type not in ("Add", "AddV2"):
+            return False
+        ends = [source(t) for t in tensor.op.inputs]
+        return any(_biased(t.op) is not None and self._only(t) is tensor.op for t in ends)
 
     def _begins_a_gelu(self, tensor: tf.Tensor) -> bool:
         """Return whether a matrix product's kernel takes in the GELU behind it.

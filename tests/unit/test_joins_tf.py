@@ -45,6 +45,19 @@ def summed():
     return keras.Model(start, layers.Dense(3)(layers.Subtract()([two, three])))
 
 
+def residual():
+    """Return a network whose residual sums end in a convolution, or a gate, and a ReLU."""
+    start = layers.Input((32,))
+    x = layers.UpSampling2D(8)(layers.Reshape((4, 4, 2))(start))
+    x = layers.Conv2D(16, 3, padding="same")(x)
+    h = layers.Conv2D(16, 3, strides=2, padding="same")(x)
+    gate = layers.Dense(4, activation="relu")(layers.GlobalAveragePooling2D()(h))
+    gate = layers.Dense(16, activation="sigmoid")(gate)
+    h = layers.Multiply()([h, layers.Reshape((1, 1, 16))(gate)])
+    x = layers.ReLU()(layers.Add()([h, layers.Conv2D(16, 1, strides=2)(x)]))
+    return keras.Model(start, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
 class Written(keras.Model):
     """Activations, products and sums that are no layers."""
 
@@ -92,8 +105,8 @@ def every_step(model, rule):
 @pytest.mark.parametrize("how", ["fit", "loop"])
 @pytest.mark.parametrize("make", [
     stack(*[lambda: layers.Dense(128), layers.BatchNormalization] * 2),
-    activated("tanh"), activated("sigmoid"), activated("elu"), frozen, summed, Written,
-], ids=["scales", "tanh", "sigmoid", "elu", "frozen", "summed", "written"])  # fmt: skip
+    activated("tanh"), activated("sigmoid"), activated("elu"), frozen, summed, residual, Written,
+], ids=["scales", "tanh", "sigmoid", "elu", "frozen", "summed", "residual", "written"])  # fmt: skip
 def test_a_compiled_step_rounds_as_without_the_monitor(make, how):
     for a, b in zip(trained(make, how), trained(make, how, every_step), strict=True):
         np.testing.assert_array_equal(a, b)
