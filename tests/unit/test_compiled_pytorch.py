@@ -21,9 +21,13 @@ from course_lib.pytorch import (  # noqa: E402
     jacobian_spectrum,
     saturation,
 )
+from course_lib.pytorch.compiled import ABOUT_HOOKS  # noqa: E402
 
-# The compiler looks at the gradient of whatever it is given.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+# The compiler looks at the gradient of whatever it is given, and has its say about Python 3.13.0.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning"),
+]
 
 X, Y = torch.randn(32, 8, generator=torch.Generator().manual_seed(0)), torch.ones(32, 4)
 
@@ -105,6 +109,11 @@ def network():
     torch._dynamo.reset()
 
 
+def silenced():
+    """Return the filters in force against the warning of global hooks."""
+    return [f for f in warnings.filters if f[1] and f[1].pattern == ABOUT_HOOKS]
+
+
 def train(way, model, *, watched=True, whole=False, steps=17):
     """Return the record, if any, the weights, and how many pieces of code were compiled."""
     torch._dynamo.reset()
@@ -130,19 +139,18 @@ def train(way, model, *, watched=True, whole=False, steps=17):
     return monitor.record, weights, torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
-def same_record(found, expected):
+def same_record(found, expected, rtol=0.0):
     assert found.layers == expected.layers
     assert found.parameters == expected.parameters
     assert found.kinds == expected.kinds
     for name in ("activation_grad_norms", "activation_scales", "weight_grad_norms",
                  "update_ratios", "dead_fractions"):  # fmt: skip
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=rtol)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_compiled_model_has_the_record_of_the_same_one_uncompiled(network, way):
     expected, weights, _ = train(as_it_is, network)
-    before = list(warnings.filters)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*hooks")
         found, watched, pieces = train(way, network)
@@ -153,14 +161,15 @@ def test_a_compiled_model_has_the_record_of_the_same_one_uncompiled(network, way
     assert all(map(torch.equal, watched, weights))
     assert all(map(torch.equal, watched, alone))
     assert pieces == pieces_alone > 0  # no hook of ours was compiled, and nothing twice
-    assert warnings.filters == before
+    assert not silenced()
 
 
 def test_a_step_compiled_as_a_whole_is_seen_and_its_hooks_are_not_compiled(network):
     expected, weights, _ = train(as_it_is, network)
     found, watched, pieces = train(as_it_is, network, whole=True)
-    same_record(found, expected)
-    assert all(map(torch.equal, watched, weights))
+    same_record(found, expected, rtol=1e-5)  # PyTorch 2.6 compiles another rule of the same kind
+    for one, other in zip(watched, weights, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
     _, _, alone = train(as_it_is, network, watched=False, whole=True)
     assert pieces <= 2 * alone  # the rule's step falls in pieces around the two hooks
 
@@ -181,9 +190,9 @@ def test_the_stance_is_given_back_after_an_exception_too(network):
     stance = torch._dynamo.eval_frame
     mine = torch.compiler.set_stance("eager_on_recompile")
     try:
-        before = list(warnings.filters)
         rule = torch.optim.SGD(network.parameters(), lr=0.1)
         with GradientFlowMonitor(network, optimizer=rule, every=2):
+            assert len(silenced()) == 1
             assert stance._stance.stance == "force_eager"
             loss_of(network).backward()
             rule.step()
@@ -194,7 +203,7 @@ def test_the_stance_is_given_back_after_an_exception_too(network):
         with pytest.raises(ZeroDivisionError), GradientFlowMonitor(network):
             raise ZeroDivisionError
         assert stance._stance.stance == "eager_on_recompile"
-        assert warnings.filters == before
+        assert not silenced()
     finally:
         torch.compiler.set_stance("default")
         del mine
