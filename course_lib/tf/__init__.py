@@ -8,11 +8,13 @@ raises TypeError or ValueError with its name, its value and what was required.
 
 import contextlib
 import os
+import sys
 
-with contextlib.suppress(ImportError):
+if "tensorflow" not in sys.modules:
     # A PyTorch built for CUDA brings triton, and imports it when the first optimizer is made. If
     # TensorFlow is loaded by then, the process crashes; loaded first, triton does no harm.
-    import triton  # noqa: F401
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401
 
 # TensorFlow reads this once, when it is loaded: without it, every notebook opens with log lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

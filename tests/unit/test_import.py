@@ -106,3 +106,23 @@ def test_tensorflow_log_level_is_only_a_default():
     assert run_python(code).splitlines()[-1] == "3"
     chosen = "import os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'\n" + code
     assert run_python(chosen).splitlines()[-1] == "2"
+
+
+# A finder that finds nothing notes who asks for triton, and whether TensorFlow is loaded by then.
+ASKED = """
+import sys
+
+class Noting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "triton":
+            print("triton", "late" if "tensorflow" in sys.modules else "early")
+
+sys.meta_path.insert(0, Noting())
+{first}
+import course_lib.tf
+"""
+
+
+@pytest.mark.parametrize(("first", "asked"), [("", "triton early"), ("import keras", "")])
+def test_triton_is_loaded_before_tensorflow_or_not_at_all(first, asked):
+    assert run_python(ASKED.format(first=first)) == asked
