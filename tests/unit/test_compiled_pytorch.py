@@ -188,7 +188,7 @@ def test_the_wrapper_itself_may_be_watched(network):
 
 def test_the_stance_is_given_back_after_an_exception_too(network):
     stance = torch._dynamo.eval_frame
-    mine = torch.compiler.set_stance("eager_on_recompile")
+    torch.compiler.set_stance("eager_on_recompile")
     try:
         rule = torch.optim.SGD(network.parameters(), lr=0.1)
         with GradientFlowMonitor(network, optimizer=rule, every=2):
@@ -206,7 +206,6 @@ def test_the_stance_is_given_back_after_an_exception_too(network):
         assert not silenced()
     finally:
         torch.compiler.set_stance("default")
-        del mine
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
